@@ -1,0 +1,40 @@
+# make demo: set everything up, train on the bundled log, interrupt, resume, detect, evaluate, say where the report is.
+# make test: set everything up and run every check that CI runs.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+
+.PHONY: demo test lint unit capture benchmark clean
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "ai_detect needs Python 3.10 or newer; try: make PYTHON=python3.12 " + "$(MAKECMDGOALS)")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: $(STAMP)
+	$(BIN)/python tests/demo.py
+
+test: lint $(STAMP)
+	$(BIN)/python -m pytest
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+unit: $(STAMP)
+	$(BIN)/python -m pytest -m 'not slow'
+
+capture: $(STAMP)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[capture]'
+	$(BIN)/python dataset/capture.py --output_dir dataset
+
+benchmark: $(STAMP)
+	$(BIN)/python tests/benchmarks/pipeline.py --output docs/benchmarks.md
+
+clean:
+	rm -rf $(VENV) .demo build *.egg-info

@@ -1,0 +1,1 @@
+"""The contrastive session encoder: model, losses, and the vectors it yields."""

@@ -1,0 +1,1 @@
+"""Measuring detection quality; the only room that reads labels."""

@@ -1,0 +1,1 @@
+"""From files, folders and pipes to messages with a time, a level and a session key."""

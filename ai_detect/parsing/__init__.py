@@ -1,0 +1,1 @@
+"""From messages to event templates and the columns of an `EventTable`."""

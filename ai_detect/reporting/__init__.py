@@ -1,0 +1,1 @@
+"""Findings for people: which line, why, and what was expected instead."""

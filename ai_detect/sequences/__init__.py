@@ -1,0 +1,1 @@
+"""From events to sessions, and from one session to its augmented views."""

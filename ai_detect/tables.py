@@ -1,0 +1,201 @@
+"""The few columnar types that flow from room to room.
+
+    raw lines -> EventTable -> SessionTable -> SequenceTable -> float32 matrices -> ScoreTable -> findings
+
+Tables check dtype and shape when made and are frozen; their arrays may be memory-mapped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+Int8Array = NDArray[np.int8]
+Int32Array = NDArray[np.int32]
+Int64Array = NDArray[np.int64]
+Float32Array = NDArray[np.float32]
+Float64Array = NDArray[np.float64]
+BoolArray = NDArray[np.bool_]
+
+#: No timestamp on this line (numpy's NaT as int64).
+NO_TIME = int(np.iinfo(np.int64).min)
+#: No session key on this line.
+NO_SESSION = -1
+#: Severity of a line as an int8; 0 where the header names none.
+LEVELS = ("", "trace", "debug", "info", "notice", "warning", "error", "critical", "fatal")
+
+
+def check_column(name: str, column: np.ndarray, dtype: type, length: int | None = None) -> None:
+    """Raise ValueError unless `column` is one-dimensional with this dtype and length."""
+    if column.dtype != np.dtype(dtype):
+        raise ValueError(f"{name} has dtype {column.dtype}, expected {np.dtype(dtype)}")
+    if column.ndim != 1:
+        raise ValueError(f"{name} has {column.ndim} dimensions, expected 1")
+    if length is not None and len(column) != length:
+        raise ValueError(f"{name} has {len(column)} rows, expected {length}")
+
+
+def check_offsets(name: str, offsets: np.ndarray, total: int) -> None:
+    """Raise ValueError unless `offsets` are CSR row offsets into a column of `total` rows."""
+    check_column(name, offsets, np.int64)
+    if len(offsets) == 0 or offsets[0] != 0 or offsets[-1] != total or np.any(np.diff(offsets) < 0):
+        raise ValueError(f"{name} must rise from 0 to {total}")
+
+
+@dataclass(frozen=True)
+class SourceSpan:
+    """One input file and where its events begin; its events end where the next file's begin."""
+
+    path: str
+    first_event: int
+    n_lines: int
+    n_bytes: int
+
+
+@dataclass(frozen=True)
+class EventTable:
+    """One row a message, in input order (a multi-line message is one row).
+
+    A message's last line is the line before the next message of the same file. Raw text is not held: a report rereads it
+    by `offset`. Event ids below `n_known` are the model's vocabulary; the others are messages that no template matched,
+    one id for each distinct masked text, so that an unseen event keeps its words.
+    """
+
+    offset: Int64Array  # byte offset in the (decompressed) file
+    line: Int32Array  # first line in its file, from 1
+    timestamp: Int64Array  # ns since the epoch, UTC; NO_TIME where absent
+    event_id: Int32Array
+    session_id: Int32Array  # index into session_keys; NO_SESSION where the line has no key
+    level: Int8Array  # index into LEVELS
+    templates: tuple[str, ...]  # text by event id
+    n_known: int
+    session_keys: tuple[str, ...]
+    sources: tuple[SourceSpan, ...]
+    counters: Mapping[str, int] = field(default_factory=dict)  # what ingest met: lines, undecodable, truncated, ...
+
+    def __post_init__(self) -> None:
+        n = len(self.offset)
+        columns: tuple[tuple[str, np.ndarray, type], ...] = (
+            ("offset", self.offset, np.int64),
+            ("line", self.line, np.int32),
+            ("timestamp", self.timestamp, np.int64),
+            ("event_id", self.event_id, np.int32),
+            ("session_id", self.session_id, np.int32),
+            ("level", self.level, np.int8),
+        )
+        for name, column, dtype in columns:
+            check_column(name, column, dtype, n)
+        if n and (self.event_id.min() < 0 or self.event_id.max() >= len(self.templates)):
+            raise ValueError("event_id must index templates")
+        if n and (self.session_id.min() < NO_SESSION or self.session_id.max() >= len(self.session_keys)):
+            raise ValueError("session_id must index session_keys")
+        if not 0 <= self.n_known <= len(self.templates):
+            raise ValueError("n_known must lie between 0 and the number of templates")
+
+    def __len__(self) -> int:
+        return len(self.offset)
+
+    def source_of(self, row: int) -> SourceSpan:
+        """The file that event `row` was read from."""
+        starts = [source.first_event for source in self.sources]
+        return self.sources[int(np.searchsorted(starts, row, side="right")) - 1]
+
+    def last_line(self, row: int) -> int:
+        """The last line (from 1) of the message in `row`, continuation lines included."""
+        source = self.source_of(row)
+        if row + 1 < len(self) and self.source_of(row + 1) is source:
+            return int(self.line[row + 1]) - 1
+        return source.n_lines
+
+
+@dataclass(frozen=True)
+class SessionTable:
+    """Sessions as rows of an EventTable, CSR style: session i holds `rows[offsets[i]:offsets[i + 1]]`.
+
+    Rows of a session are in input order; windows may share rows, so overlap needs no special case.
+    """
+
+    keys: tuple[str, ...]
+    offsets: Int64Array
+    rows: Int64Array
+
+    def __post_init__(self) -> None:
+        check_column("rows", self.rows, np.int64)
+        check_offsets("offsets", self.offsets, len(self.rows))
+        if len(self.keys) != len(self.offsets) - 1:
+            raise ValueError(f"{len(self.keys)} keys for {len(self.offsets) - 1} sessions")
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def rows_of(self, session: int) -> Int64Array:
+        """Event rows of one session."""
+        return self.rows[self.offsets[session] : self.offsets[session + 1]]
+
+
+@dataclass(frozen=True)
+class SequenceTable:
+    """What the encoder and the views see of sessions: event ids and the seconds since the event before.
+
+    Session i is `event_id[offsets[i]:offsets[i + 1]]`; `gap_s` is NaN for a first event and where a time is missing.
+    """
+
+    offsets: Int64Array
+    event_id: Int32Array
+    gap_s: Float32Array
+
+    def __post_init__(self) -> None:
+        check_column("event_id", self.event_id, np.int32)
+        check_column("gap_s", self.gap_s, np.float32, len(self.event_id))
+        check_offsets("offsets", self.offsets, len(self.event_id))
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> Int64Array:
+        """Number of events of each session, (n_sessions,) int64."""
+        return np.diff(self.offsets)
+
+    def session(self, index: int) -> Int32Array:
+        """Event ids of one session."""
+        return self.event_id[self.offsets[index] : self.offsets[index + 1]]
+
+    def take(self, sessions: Int64Array) -> SequenceTable:
+        """The table of these sessions, in this order."""
+        lengths = self.lengths[sessions]
+        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+        rows = np.repeat(self.offsets[sessions] - offsets[:-1], lengths) + np.arange(offsets[-1])
+        return SequenceTable(offsets, self.event_id[rows], self.gap_s[rows])
+
+
+@dataclass(frozen=True)
+class ScoreTable:
+    """Scores of sessions, in input order; higher is more abnormal everywhere.
+
+    `raw` and `p_values` have one column per component, named `<detector>:<view>`.
+    """
+
+    score: Float64Array  # calibrated, in [0, 1], monotone in the fused p-value
+    p_value: Float64Array  # share of held-out normal sessions at least as extreme
+    is_anomaly: BoolArray  # score >= threshold
+    threshold: float  # on the scale of score
+    raw: Mapping[str, Float64Array]
+    p_values: Mapping[str, Float64Array]
+
+    def __post_init__(self) -> None:
+        n = len(self.score)
+        check_column("score", self.score, np.float64, n)
+        check_column("p_value", self.p_value, np.float64, n)
+        check_column("is_anomaly", self.is_anomaly, np.bool_, n)
+        if set(self.raw) != set(self.p_values):
+            raise ValueError("raw and p_values must name the same components")
+        for name in self.raw:
+            check_column(name, self.raw[name], np.float64, n)
+            check_column(name, self.p_values[name], np.float64, n)
+
+    def __len__(self) -> int:
+        return len(self.score)

@@ -1,0 +1,62 @@
+"""Tables refuse columns that do not fit, and index as their docstrings say."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ai_detect.tables import NO_TIME, EventTable, SequenceTable, SessionTable, SourceSpan
+
+
+def events(n: int = 4, **changes: object) -> EventTable:
+    columns: dict[str, object] = {
+        "offset": np.arange(n, dtype=np.int64),
+        "line": np.array([1, 2, 5, 1][:n], dtype=np.int32),
+        "timestamp": np.full(n, NO_TIME, dtype=np.int64),
+        "event_id": np.zeros(n, np.int32),
+        "session_id": np.full(n, -1, np.int32),
+        "level": np.zeros(n, np.int8),
+        "templates": ("a",),
+        "n_known": 1,
+        "session_keys": (),
+        "sources": (SourceSpan("x.log", 0, 7, 70), SourceSpan("y.log", 3, 1, 9)),
+    }
+    return EventTable(**{**columns, **changes})  # type: ignore[arg-type]
+
+
+def test_an_event_knows_its_file_and_last_line() -> None:
+    table = events()
+    assert [table.source_of(row).path for row in range(4)] == ["x.log", "x.log", "x.log", "y.log"]
+    assert [table.last_line(row) for row in range(4)] == [1, 4, 7, 1]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"offset": np.zeros(4, np.int32)},
+        {"line": np.zeros(3, np.int32)},
+        {"event_id": np.ones(4, np.int32)},
+        {"session_id": np.zeros(4, np.int32)},
+        {"n_known": 2},
+    ],
+)
+def test_columns_that_do_not_fit_are_refused(changes: dict[str, object]) -> None:
+    with pytest.raises(ValueError):
+        events(**changes)
+
+
+def test_session_offsets_must_cover_the_rows() -> None:
+    with pytest.raises(ValueError, match="rise"):
+        SessionTable(("a",), np.array([0, 2], np.int64), np.zeros(3, np.int64))
+
+
+@given(st.lists(st.lists(st.integers(0, 9), max_size=5), min_size=1, max_size=8), st.data())
+def test_take_gives_those_sessions_in_that_order(sessions: list[list[int]], data: st.DataObject) -> None:
+    offsets = np.concatenate([[0], np.cumsum([len(session) for session in sessions])]).astype(np.int64)
+    ids = np.array([event for session in sessions for event in session], np.int32)
+    table = SequenceTable(offsets, ids, np.full(len(ids), np.nan, np.float32))
+    chosen = data.draw(st.lists(st.integers(0, len(sessions) - 1), min_size=1, max_size=6))
+    taken = table.take(np.array(chosen, np.int64))
+    assert [taken.session(i).tolist() for i in range(len(taken))] == [sessions[i] for i in chosen]
