@@ -1,0 +1,67 @@
+"""The encoder and its sessions as the task that the trainer works on."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ai_detect.config import RunSettings
+from ai_detect.encoder.batches import make_batch
+from ai_detect.encoder.losses import training_loss
+from ai_detect.encoder.model import SessionEncoder
+from ai_detect.tables import Int64Array, SequenceTable
+
+#: Sessions of a validation batch (its contrastive loss depends on how many there are) and at most in all.
+_VALIDATION_BATCH = 128
+_MAX_VALIDATION = 4096
+
+
+class EncoderTask:
+    """A `TrainingTask`: losses of the encoder on training sessions and, where there are any, validation sessions."""
+
+    def __init__(
+        self, model: SessionEncoder, train: SequenceTable, validation: SequenceTable | None, settings: RunSettings
+    ) -> None:
+        self.model = model
+        self.n_samples = len(train)
+        self._train = train
+        self._validation = validation
+        self._settings = settings
+
+    def training_loss(self, indices: Int64Array, epoch: int) -> tuple[Tensor, dict[str, float]]:
+        """Mean loss of these training sessions; a function of weights, indices, epoch and the dropout generator alone."""
+        return self._loss(self._train, indices, epoch)
+
+    def validation_loss(self) -> float | None:
+        """Mean loss of the validation sessions (evenly spaced ones of a large set), None without any; the same views every time."""
+        if self._validation is None or len(self._validation) == 0:
+            return None
+        n = len(self._validation)
+        chosen = np.unique(np.linspace(0, n - 1, min(n, _MAX_VALIDATION)).astype(np.int64))
+        was_training = self.model.training
+        self.model.eval()
+        try:
+            total = 0.0
+            with torch.no_grad():
+                for start in range(0, len(chosen), _VALIDATION_BATCH):
+                    indices = chosen[start : start + _VALIDATION_BATCH]
+                    total += float(self._loss(self._validation, indices, 0)[0]) * len(indices)
+        finally:
+            self.model.train(was_training)
+        return total / len(chosen)
+
+    def _loss(self, sequences: SequenceTable, indices: Int64Array, epoch: int) -> tuple[Tensor, dict[str, float]]:
+        settings = self._settings
+        contrastive = not settings.not_use_contrastive
+        batch = make_batch(
+            sequences,
+            indices,
+            settings.seed,
+            epoch,
+            n_events=self.model.n_events,
+            max_events=settings.max_events,
+            contrastive=contrastive,
+            augmentation=not settings.not_use_augmentation,
+        )
+        return training_loss(self.model, batch, contrastive=contrastive)

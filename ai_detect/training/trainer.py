@@ -1,0 +1,281 @@
+"""The training loop: one page that knows nothing of logs, and that can be killed after any instruction.
+
+What a step does depends on the state and the weights alone, so a run that is killed and resumed ends with the bytes of
+a run that was never touched.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import signal
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from ai_detect.config import TrainingSettings
+from ai_detect.errors import Interrupted, TrainingError
+from ai_detect.tables import Int64Array
+from ai_detect.training.checkpoint import LoadedCheckpoint
+from ai_detect.training.checkpoint_store import scan_checkpoints, sweep_stale
+from ai_detect.training.checkpoint_writer import CheckpointWriter, check_room
+from ai_detect.training.optimizer import AdamW
+from ai_detect.training.parts import encode_json, load_weights
+from ai_detect.training.schedule import epoch_order, order_check, seed_step
+from ai_detect.training.state import TrainerState, now, samples_per_step
+from ai_detect.training.tracking import Tracker, open_trackers
+
+logger = logging.getLogger(__name__)
+
+
+class TrainingTask(Protocol):
+    """What is trained: a model on its device, and its loss on samples that are known by their index."""
+
+    @property
+    def model(self) -> nn.Module:
+        """The module whose parameters are trained."""
+
+    @property
+    def n_samples(self) -> int:
+        """Number of training samples."""
+
+    def training_loss(self, indices: Int64Array, epoch: int) -> tuple[Tensor, dict[str, float]]:
+        """Mean loss over these samples and its parts: a function of weights, indices, epoch and torch's generators."""
+
+    def validation_loss(self) -> float | None:
+        """Loss on the evaluation data, a function of the weights; None without such data.
+
+        May poll for signals and raise Interrupted: the state before the evaluation is saved then.
+        """
+
+
+def _never() -> None:
+    return None
+
+
+def _no_request() -> bool:
+    return False
+
+
+def train(
+    task: TrainingTask,
+    state: TrainerState,
+    settings: TrainingSettings,
+    *,
+    checkpoint_dir: Path,
+    config: Mapping[str, Any],
+    templates: Mapping[str, Any],
+    resumed: LoadedCheckpoint | None = None,
+    should_stop: Callable[[], int | None] = _never,
+    take_save_request: Callable[[], bool] = _no_request,
+    on_step: Callable[[TrainerState, Mapping[str, float]], None] | None = None,
+) -> TrainerState:
+    """Train from `state` to its planned epochs or an early stop, with a checkpoint at each evaluation and at the end.
+
+    With `resumed`, weights and optimizer are taken from that checkpoint (not for other data: there the caller gives the
+    model its weights and the optimizer starts anew). `should_stop` gives the number of a signal that asks to stop.
+    Raises Interrupted after such a signal, its state saved; TrainingError where the loss or a gradient is not finite or
+    the last state cannot be saved; CheckpointError where `resumed` does not fit the model.
+    """
+    optimizer = AdamW(task.model, settings.weight_decay)
+    if resumed is not None:
+        load_weights(task.model, resumed.model_state, resumed.checkpoint.path)
+        optimizer.load(resumed.optimizer_state, resumed.checkpoint.path)
+    fixed_parts = {"config.json": encode_json(config), "templates.json": encode_json(templates)}
+    n_bytes = sum(map(len, fixed_parts.values())) + 3 * sum(t.nbytes for t in task.model.state_dict().values())
+    check_room(checkpoint_dir, n_bytes, settings.save_total_limit + settings.keep_best)
+    for path in sweep_stale(checkpoint_dir):
+        logger.info("swept %s, left by a killed process", path)
+    branched = any(checkpoint.step > state.step for checkpoint in scan_checkpoints(checkpoint_dir)[0])
+    trackers = open_trackers(
+        checkpoint_dir, state, settings.report_to, _numbers(settings.model_dump()), branched=branched
+    )
+    run = _Run(task, state, settings, optimizer, CheckpointWriter(checkpoint_dir, settings, fixed_parts), trackers)
+    try:
+        while True:
+            if (number := should_stop()) is not None:
+                raise Interrupted("", number)
+            if state.evaluation_due:
+                run.evaluate()
+                run.save()
+            if run.is_finished:
+                break
+            values = run.step()
+            if on_step is not None:
+                on_step(state, values)
+            if take_save_request() or (run.writer.retry_due(state.step) and not state.evaluation_due):
+                run.save()
+        run.finish()
+    except Interrupted as stop:
+        name = signal.Signals(stop.exit_code - 128).name
+        raise Interrupted(f"stopped by {name} at {run.save_for_later()}", stop.exit_code - 128) from None
+    finally:
+        for tracker in trackers:
+            tracker.close()
+    return state
+
+
+def _numbers(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Numbers and switches: what may leave the machine."""
+    return {name: value for name, value in settings.items() if isinstance(value, (int, float, bool))}
+
+
+@dataclass
+class _Run:
+    """What lives between the steps of one call of `train`."""
+
+    task: TrainingTask
+    state: TrainerState
+    settings: TrainingSettings
+    optimizer: AdamW
+    writer: CheckpointWriter
+    trackers: list[Tracker]
+    order: Int64Array | None = None  # of state.epoch
+    unsaved: bool = False
+
+    @property
+    def is_finished(self) -> bool:
+        return self.state.early_stopping.stopped or self.state.epoch >= self.state.planned_epochs
+
+    def step(self) -> dict[str, float]:
+        """One optimizer step; it ends with the epoch where fewer samples are left than a step takes."""
+        state, settings, model = self.state, self.settings, self.task.model
+        if self.order is None:
+            self.order = epoch_order(state.n_samples, state.seed, state.epoch)
+        batch = self.order[state.samples_in_epoch : state.samples_in_epoch + samples_per_step(settings)]
+        seed_step(state.seed, state.step + 1)
+        rate = settings.learning_rate * state.schedule.factor(state.samples + len(batch))
+        model.train()
+        self.optimizer.zero_grad()
+        loss, parts = self._backward(batch, rate)
+        norm = float(nn.utils.clip_grad_norm_(model.parameters(), settings.max_grad_norm))
+        if not math.isfinite(norm):
+            raise self._not_finite(f"the gradient's norm became {norm}", rate)
+        self.optimizer.step(rate)
+        self._advance(len(batch), loss)
+        position = round(state.samples / state.n_samples, 6)
+        values = {"epoch": position, "loss": loss, **parts, "learning_rate": rate, "grad_norm": norm}
+        self._log(values)
+        return values
+
+    def _backward(self, batch: Int64Array, rate: float) -> tuple[float, dict[str, float]]:
+        """Accumulate the gradient of the mean over the batch's samples, in pieces of at most batch_size."""
+        total, total_parts = 0.0, dict[str, float]()
+        for start in range(0, len(batch), self.settings.batch_size):
+            indices = batch[start : start + self.settings.batch_size]
+            share = len(indices) / len(batch)
+            with self._autocast():
+                loss, parts = self.task.training_loss(indices, self.state.epoch)
+            value = float(loss.detach())
+            if not math.isfinite(value):
+                raise self._not_finite(f"the loss became {value}", rate)
+            (loss * share).backward()  # type: ignore[no-untyped-call]
+            total += value * share
+            for name, part in parts.items():
+                total_parts[name] = total_parts.get(name, 0.0) + float(part) * share
+        return total, total_parts
+
+    def _advance(self, n_samples: int, loss: float) -> None:
+        state = self.state
+        state.step += 1
+        state.samples_in_epoch += n_samples
+        state.interval_loss += loss * n_samples
+        state.interval_samples += n_samples
+        state.val_loss = None
+        epoch_ended = state.samples_in_epoch == state.n_samples
+        if epoch_ended:
+            state.epoch, state.samples_in_epoch = state.epoch + 1, 0
+            self.order = epoch_order(state.n_samples, state.seed, state.epoch)
+            state.order_check = order_check(self.order)
+        by_epoch = self.settings.save_strategy == "epoch"
+        scheduled = epoch_ended if by_epoch else state.step % self.settings.save_steps == 0
+        state.evaluation_due = scheduled or self.is_finished
+        self.unsaved = True
+
+    def evaluate(self) -> None:
+        """Measure the validation loss, note the losses since the last evaluation, decide whether to stop."""
+        state = self.state
+        self.task.model.eval()
+        with torch.no_grad(), self._autocast():
+            measured = self.task.validation_loss()
+        val_loss = None if measured is None else float(measured)
+        if val_loss is not None and not math.isfinite(val_loss):
+            logger.warning("the validation loss of step %d is %s: it counts as no improvement", state.step, val_loss)
+        state.val_loss = val_loss if val_loss is not None and math.isfinite(val_loss) else None
+        state.loss_steps.append(state.step)
+        state.train_losses.append(state.interval_loss / state.interval_samples)
+        state.val_losses.append(state.val_loss)
+        state.learning_rates.append(self.settings.learning_rate * state.schedule.factor(state.samples))
+        state.interval_loss, state.interval_samples = 0.0, 0
+        state.early_stopping = state.early_stopping.update(val_loss, state.step, state.epoch)
+        state.evaluation_due = False
+        self.unsaved = True
+        if self.is_finished:
+            state.phase = "fit"
+        if state.val_loss is not None:
+            self._log({"val_loss": state.val_loss})
+        if state.early_stopping.stopped:
+            logger.info("stopped early: %s", state.early_stopping.stop_reason)
+
+    def save(self) -> bool:
+        """Save the state, the metrics before it; False where the disk refused."""
+        if not self.unsaved:
+            return True
+        self.state.timestamp = now()
+        self._tell_trackers("flush")
+        if not self.writer.save(self.state, self.task.model, self.optimizer):
+            return False
+        self.unsaved = False
+        self._tell_trackers("committed")
+        return True
+
+    def finish(self) -> None:
+        """Make sure that the last state is on disk; raises TrainingError where it cannot be."""
+        if self.state.phase == "train":  # already at its target when it was resumed
+            self.state.phase, self.unsaved = "fit", True
+        if not self.save():
+            last = (
+                f"the last one saved is {self.writer.last_saved.path}" if self.writer.last_saved else "none was saved"
+            )
+            raise TrainingError(
+                f"training reached step {self.state.step}, but its checkpoint cannot be saved ({self.writer.failure}); "
+                f"{last}; make room and resume"
+            )
+
+    def save_for_later(self) -> str:
+        """Save what was not, and say in words where the run stands."""
+        where = f"step {self.state.step} (epoch {self.state.position})"
+        if not self.unsaved:
+            return f"{where}; its checkpoint was saved before" if self.state.step else f"{where}; nothing to save yet"
+        if self.save() and self.writer.last_saved is not None:
+            return f"{where}; saved {self.writer.last_saved.path}, resume_train.py goes on from there"
+        return f"{where}; it could not be saved ({self.writer.failure})"
+
+    def _tell_trackers(self, event: Literal["flush", "committed"]) -> None:
+        for tracker in self.trackers:
+            try:
+                tracker.flush() if event == "flush" else tracker.committed()
+            except OSError as error:
+                logger.warning("metrics cannot be written (%s); training goes on", error)
+
+    def _log(self, values: Mapping[str, float]) -> None:
+        for tracker in self.trackers:
+            tracker.log(self.state.step, values)
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        if self.settings.precision == "fp32":
+            return nullcontext()
+        return torch.autocast(next(self.task.model.parameters()).device.type, torch.bfloat16)
+
+    def _not_finite(self, what: str, rate: float) -> TrainingError:
+        last = self.writer.last_saved
+        kept = f"the last good checkpoint is {last.path}" if last else "earlier checkpoints are untouched"
+        return TrainingError(
+            f"{what} at step {self.state.step + 1}; {kept}; resume with a --learning_rate below {rate:.3g}"
+            + (" or --precision fp32" if self.settings.precision != "fp32" else "")
+        )

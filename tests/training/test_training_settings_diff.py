@@ -1,0 +1,56 @@
+"""On resume the checkpoint supplies every setting; a typed one is applied or refused, never ignored."""
+
+from __future__ import annotations
+
+import pytest
+
+from ai_detect.config import RunSettings
+from ai_detect.errors import ConfigError
+from ai_detect.training.settings_diff import difference_table, resumed_settings
+
+
+def test_untyped_settings_come_from_the_checkpoint() -> None:
+    stored = RunSettings(learning_rate=0.5, seed=7, session_regex="x")
+    merged, differences = resumed_settings(stored, RunSettings(), typed=())
+    assert merged == stored
+    assert differences == []
+
+
+def test_typed_settings_are_applied_and_shown() -> None:
+    stored = RunSettings(learning_rate=0.5, not_use_contrastive=False)
+    command = RunSettings(learning_rate=0.25, not_use_contrastive=True)
+    merged, differences = resumed_settings(stored, command, typed=("learning_rate", "not_use_contrastive"))
+    assert merged == command
+    assert [(item.name, item.effect) for item in differences] == [
+        ("learning_rate", "warn"),
+        ("not_use_contrastive", "warn"),
+    ]
+    table = difference_table(differences)
+    assert "0.5" in table
+    assert "0.25" in table
+
+
+def test_typing_the_same_value_is_no_difference() -> None:
+    _, differences = resumed_settings(RunSettings(window_size=30), RunSettings(window_size=30), typed=("window_size",))
+    assert differences == []
+
+
+def test_a_window_type_that_was_the_default_is_no_difference() -> None:
+    stored = RunSettings(session_regex="x")
+    _, differences = resumed_settings(
+        stored, RunSettings(session_regex="x", window_type="session"), typed=("window_type",)
+    )
+    assert differences == []
+
+
+def test_another_model_is_refused_with_both_values() -> None:
+    with pytest.raises(ConfigError, match=r"--window_size 20 \(checkpoint: 30\)"):
+        resumed_settings(RunSettings(window_size=30), RunSettings(window_size=20), typed=("window_size",), force=True)
+
+
+def test_force_overrides_the_seed_and_the_split_only() -> None:
+    with pytest.raises(ConfigError, match="--force"):
+        resumed_settings(RunSettings(), RunSettings(seed=1), typed=("seed",))
+    merged, differences = resumed_settings(RunSettings(), RunSettings(seed=1), typed=("seed",), force=True)
+    assert merged.seed == 1
+    assert differences[0].effect == "warn"

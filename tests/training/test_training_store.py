@@ -1,0 +1,326 @@
+"""A folder of checkpoints: choosing, keeping, branching, whatever the file system says of names and times."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from training_toy import CONFIG, TEMPLATES, ToyTask, continued, go_on, settings, start
+
+from ai_detect.errors import CheckpointError, ConfigError
+from ai_detect.training.checkpoint import LoadedCheckpoint, write_checkpoint
+from ai_detect.training.checkpoint_store import (
+    best_checkpoint,
+    discard_run,
+    given_checkpoint,
+    latest_checkpoint,
+    named_checkpoints,
+    next_segment,
+    prune_checkpoints,
+    refuse_occupied,
+    scan_checkpoints,
+    sweep_stale,
+)
+from ai_detect.training.epochs import plan_fresh
+from ai_detect.training.parts import encode_json, encode_model, encode_optimizer
+from ai_detect.training.state import Parent, Segment, TrainerState, new_state
+
+STATE = new_state(settings(), plan_fresh(100), 50, eval_id="e", provenance={})
+PARTS = {
+    "config.json": encode_json(CONFIG),
+    "templates.json": encode_json(TEMPLATES),
+    "model.safetensors": encode_model(torch.nn.Linear(2, 2)),
+    "optimizer.pt": encode_optimizer({}),
+}
+
+
+def put(
+    folder: Path,
+    step: int,
+    val_loss: float | None = None,
+    *,
+    run_id: str = "ours",
+    eval_id: str | None = "e",
+    segment: int = 1,
+    parent: int | None = None,
+) -> None:
+    lineage = Segment(
+        segment=segment,
+        parent=None if parent is None else Parent(step=parent, hash=""),
+        started="",
+        target_epochs=100,
+        overrides={},
+    )
+    update = {"step": step, "val_loss": val_loss, "run_id": run_id, "eval_id": eval_id, "lineage": [lineage]}
+    write_checkpoint(folder, STATE.model_copy(update=update), PARTS, None)
+
+
+def steps(folder: Path) -> list[int]:
+    return [checkpoint.step for checkpoint in scan_checkpoints(folder)[0]]
+
+
+def test_latest_is_the_largest_integer_whatever_the_times(tmp_path: Path) -> None:
+    for number, step in enumerate((1000, 999, 99, 5)):
+        put(tmp_path, step)
+        for path in (tmp_path / f"checkpoint-{step}").iterdir():
+            os.utime(path, (number, number))
+        os.utime(tmp_path / f"checkpoint-{step}", (number, number))
+    assert latest_checkpoint(tmp_path).checkpoint.step == 1000
+    assert steps(tmp_path) == [5, 99, 999, 1000]
+    prune_checkpoints(tmp_path, "ours", 2, 0)
+    assert steps(tmp_path) == [999, 1000]
+
+
+def test_a_copied_folder_is_the_same(tmp_path: Path) -> None:
+    put(tmp_path / "a", 999, 1.0)
+    put(tmp_path / "a", 1000, 2.0)
+    for copy in (shutil.copytree, shutil.move):
+        folder = tmp_path / copy.__name__
+        copy(str(tmp_path / "a"), str(folder))
+        assert latest_checkpoint(folder).checkpoint.step == 1000
+        assert best_checkpoint(folder).checkpoint.path == folder / "checkpoint-999"
+
+
+def test_names_that_are_no_checkpoints_are_not_looked_at(tmp_path: Path) -> None:
+    put(tmp_path, 5)
+    for name in ("checkpoint-", "checkpoint-x", "checkpoint-5x", "checkpoint-best", ".checkpoint-9.tmp-1", "model"):
+        shutil.copytree(tmp_path / "checkpoint-5", tmp_path / name)
+    assert named_checkpoints(tmp_path) == [tmp_path / "checkpoint-5"]
+    assert latest_checkpoint(tmp_path).checkpoint.step == 5
+
+
+def test_none_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
+    for folder in (tmp_path, tmp_path / "absent"):
+        with pytest.raises(CheckpointError, match="train first") as error:
+            latest_checkpoint(folder)
+        assert error.value.exit_code == 4
+
+
+def test_best_is_not_latest(tmp_path: Path) -> None:
+    for step, loss in ((10, 3.0), (20, 1.0), (30, 1.0), (40, 2.0), (50, None)):
+        put(tmp_path, step, loss)
+    assert best_checkpoint(tmp_path).checkpoint.step == 20  # of equals the earlier
+    assert latest_checkpoint(tmp_path).checkpoint.step == 50
+
+
+def test_best_compares_on_one_evaluation_set_and_one_run(tmp_path: Path) -> None:
+    put(tmp_path, 10, 0.1, eval_id="another")
+    put(tmp_path, 15, 0.1, run_id="another")
+    put(tmp_path, 20, 2.0)
+    put(tmp_path, 30, 3.0)
+    assert best_checkpoint(tmp_path).checkpoint.step == 20
+
+
+def test_no_best_is_an_error_not_the_latest(tmp_path: Path) -> None:
+    put(tmp_path, 10)
+    with pytest.raises(CheckpointError, match="none is best"):
+        best_checkpoint(tmp_path)
+
+
+def test_a_damaged_best_gives_way_to_the_next_best(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for step, loss in ((10, 1.0), (20, 2.0), (30, 3.0)):
+        put(tmp_path, step, loss)
+    (tmp_path / "checkpoint-10/optimizer.pt").write_bytes(
+        b"x" * (tmp_path / "checkpoint-10/optimizer.pt").stat().st_size
+    )
+    assert best_checkpoint(tmp_path).checkpoint.step == 20
+    assert "checkpoint-10/optimizer.pt is damaged" in caplog.text
+
+
+def test_given_is_exactly_that_one_or_an_error_with_the_nearest(tmp_path: Path) -> None:
+    for step in (10, 20, 90):
+        put(tmp_path, step)
+    assert given_checkpoint(tmp_path / "checkpoint-10").checkpoint.step == 10
+    with pytest.raises(CheckpointError, match=r"does not exist; the nearest valid checkpoint is .*checkpoint-20$"):
+        given_checkpoint(tmp_path / "checkpoint-30")
+    with pytest.raises(CheckpointError, match=r"is a folder of checkpoints.*checkpoint-90$"):
+        given_checkpoint(tmp_path)
+    shutil.copytree(tmp_path / "checkpoint-20", tmp_path / "kept")
+    assert given_checkpoint(tmp_path / "kept").checkpoint.step == 20
+    (tmp_path / "kept" / "optimizer.pt").unlink()
+    with pytest.raises(CheckpointError, match=r"finished model.*checkpoint-90$"):
+        given_checkpoint(tmp_path / "kept")
+    with pytest.raises(CheckpointError, match="no valid checkpoint beside it"):
+        given_checkpoint(tmp_path / "absent" / "checkpoint-1")
+
+
+LOSSES = {10: 0.5, 20: 4.0, 30: 0.6, 40: 3.0, 50: None, 60: 2.0}
+
+
+@pytest.mark.parametrize(
+    ("keep_last", "keep_best", "survivors"),
+    [
+        (1, 0, [10, 60]),
+        (1, 1, [10, 60]),
+        (2, 1, [10, 50, 60]),
+        (3, 1, [10, 40, 50, 60]),
+        (1, 2, [10, 30, 60]),
+        (2, 3, [10, 30, 50, 60]),
+        (6, 1, [10, 20, 30, 40, 50, 60]),
+        (99, 99, [10, 20, 30, 40, 50, 60]),
+    ],
+)
+def test_the_union_of_newest_and_best_survives(
+    tmp_path: Path, keep_last: int, keep_best: int, survivors: list[int]
+) -> None:
+    for step, loss in LOSSES.items():
+        put(tmp_path, step, loss)
+    assert not prune_checkpoints(tmp_path, "theirs", 1, 1)
+    planned = prune_checkpoints(tmp_path, "ours", keep_last, keep_best, dry_run=True)
+    assert steps(tmp_path) == list(LOSSES)
+    removed = prune_checkpoints(tmp_path, "ours", keep_last, keep_best)
+    assert removed == planned and all("checkpoint-60" in why and "checkpoint-10" in why for _, why in removed)
+    assert steps(tmp_path) == survivors
+    assert sorted(LOSSES.keys() - set(survivors)) == [int(path.name[11:]) for path, _ in removed]
+
+
+def test_broken_and_foreign_ones_neither_count_nor_go(tmp_path: Path) -> None:
+    for step in (10, 20, 30):
+        put(tmp_path, step)
+    put(tmp_path, 5, run_id="theirs")
+    put(tmp_path, 70, 0.0, run_id="theirs")
+    (tmp_path / "checkpoint-30/optimizer.pt").unlink()
+    prune_checkpoints(tmp_path, "ours", 1, 1)
+    assert [path.name for path in named_checkpoints(tmp_path)] == [
+        "checkpoint-5",
+        "checkpoint-20",
+        "checkpoint-30",
+        "checkpoint-70",
+    ]
+
+
+def test_pruning_with_full_check_keeps_a_sound_one(tmp_path: Path) -> None:
+    for step in (10, 20):
+        put(tmp_path, step)
+    part = tmp_path / "checkpoint-20/optimizer.pt"
+    part.write_bytes(b"x" * part.stat().st_size)
+    prune_checkpoints(tmp_path, "ours", 1, 1, verify=True)
+    assert (tmp_path / "checkpoint-10").exists()
+
+
+def test_a_later_branch_supersedes_even_before_the_old_one_was_moved(tmp_path: Path) -> None:
+    for step in (100, 200, 300):
+        put(tmp_path, step, 1.0)
+    put(tmp_path, 250, 2.0, segment=2, parent=200)
+    assert steps(tmp_path) == [100, 200, 250]
+    assert latest_checkpoint(tmp_path).checkpoint.step == 250
+    put(tmp_path, 350, 2.0, segment=3, parent=250)
+    assert steps(tmp_path) == [100, 200, 250, 350]
+
+
+def test_segments_get_numbers_that_nothing_left_behind_has(tmp_path: Path) -> None:
+    put(tmp_path, 10)
+    put(tmp_path, 20, segment=4, parent=10)
+    loaded = given_checkpoint(tmp_path / "checkpoint-10")
+    assert next_segment(tmp_path, loaded) == 5
+    (tmp_path / "superseded" / "7").mkdir(parents=True)
+    assert next_segment(tmp_path, loaded) == 8
+    (tmp_path / "metrics.12.jsonl").write_text("")
+    assert next_segment(tmp_path, loaded) == 13
+
+
+def test_a_branch_moves_what_it_leaves_behind(tmp_path: Path) -> None:
+    """Resumed at step 7 of 21: the two later checkpoints and their metrics are kept aside, each step is there once."""
+    start(ToyTask(), tmp_path, settings())
+    straight = (tmp_path / "checkpoint-21/model.safetensors").read_bytes()
+    options = settings(learning_rate=0.02)
+    loaded = given_checkpoint(tmp_path / "checkpoint-7")
+    go_on(ToyTask(), tmp_path, options, loaded)
+    assert sorted(path.name for path in (tmp_path / "superseded/2").iterdir()) == ["checkpoint-14", "checkpoint-21"]
+    assert (tmp_path / "superseded/2/checkpoint-21/model.safetensors").read_bytes() == straight
+    assert steps(tmp_path) == [7, 14, 21]
+    assert (tmp_path / "checkpoint-21/model.safetensors").read_bytes() != straight
+    manifest = scan_checkpoints(tmp_path)[0][-1].manifest
+    assert manifest.segment == 2 and manifest.parent == Parent(step=7, hash=loaded.checkpoint.hash)
+    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 21
+    assert len((tmp_path / "metrics.2.jsonl").read_text().splitlines()) == 14
+
+
+def test_a_branch_killed_before_its_first_checkpoint_changes_nothing(tmp_path: Path) -> None:
+    start(ToyTask(), tmp_path, settings())
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    task = ToyTask()
+    inner = task.training_loss
+
+    class Killed(BaseException):
+        pass
+
+    def killed(*given: object) -> object:
+        if len(task.seen) > 20:
+            raise Killed
+        return inner(*given)  # type: ignore[arg-type]
+
+    task.training_loss = killed  # type: ignore[assignment,method-assign]
+    with pytest.raises(Killed):
+        go_on(task, tmp_path, settings(), given_checkpoint(tmp_path / "checkpoint-7"))
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_best_from_before_a_kill_survives_the_resumed_run(tmp_path: Path) -> None:
+    options = settings(save_total_limit=1)
+    start(ToyTask(), tmp_path, options, epochs=2)
+    first = latest_checkpoint(tmp_path)
+
+    class Worse(ToyTask):
+        def validation_loss(self) -> float | None:
+            return 100.0 + len(self.seen)
+
+    go_on(Worse(), tmp_path, options, first, flags={"num_epochs": 3})
+    assert steps(tmp_path) == [14, 35]
+    assert best_checkpoint(tmp_path).checkpoint.step == 14
+
+
+def test_resume_from_the_best_in_a_moved_folder(tmp_path: Path) -> None:
+    start(ToyTask(), tmp_path / "a", settings())
+    shutil.move(tmp_path / "a", tmp_path / "b")
+    state = go_on(ToyTask(), tmp_path / "b", settings(), best_checkpoint(tmp_path / "b"), flags={"num_epochs": 1})
+    assert state.phase == "fit"
+    assert str(tmp_path / "a") not in "".join(p.read_text(errors="replace") for p in (tmp_path / "b").rglob("*.json"))
+
+
+def test_sweep_takes_the_left_overs_of_dead_processes_only(tmp_path: Path) -> None:
+    put(tmp_path, 5)
+    dead = 4_000_000 + 199_999  # above any pid_max
+    for name in (f".checkpoint-7.tmp-{dead}", f".checkpoint-5.old-{dead}", f".checkpoint-3.gone-{os.getpid()}"):
+        (tmp_path / name).mkdir()
+    shutil.copytree(tmp_path / "checkpoint-5", tmp_path / f".checkpoint-6.old-{dead}")
+    (tmp_path / f".metrics.jsonl.tmp-{dead}").write_text("")
+    alive = tmp_path / f".checkpoint-7.tmp-{os.getppid()}"
+    alive.mkdir()
+    (tmp_path / ".mine").mkdir()
+    assert len(sweep_stale(tmp_path)) == 5
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
+        [".mine", alive.name, "checkpoint-5", "checkpoint-6"]  # a complete directory moved aside came back
+    )
+    assert sweep_stale(tmp_path / "absent") == []
+
+
+def test_another_run_in_the_folder_is_refused_and_can_be_discarded(tmp_path: Path) -> None:
+    refuse_occupied(tmp_path)
+    start(ToyTask(), tmp_path, settings(), epochs=1)
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(ConfigError, match=r"resume_train\.py.*--checkpoint_dir.*--overwrite") as error:
+        refuse_occupied(tmp_path)
+    assert error.value.exit_code == 2
+    discard_run(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+    refuse_occupied(tmp_path)
+
+
+def test_another_order_of_samples_is_refused(tmp_path: Path) -> None:
+    start(ToyTask(), tmp_path, settings(), epochs=1)
+    loaded: LoadedCheckpoint = latest_checkpoint(tmp_path)
+
+    def resumed(n_samples: int, seed: int, force: bool = False) -> TrainerState:
+        return continued(
+            loaded, tmp_path, settings(seed=seed), flags={"num_epochs": 1}, n_samples=n_samples, force=force
+        )
+
+    assert resumed(50, 42).step == 7
+    for n_samples, seed in ((51, 42), (50, 43)):
+        with pytest.raises(CheckpointError, match="--force"):
+            resumed(n_samples, seed)
+        assert resumed(n_samples, seed, force=True).n_samples == n_samples
