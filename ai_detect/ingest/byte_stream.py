@@ -1,0 +1,111 @@
+"""One file as a stream of decompressed bytes; the compression is recognised by the first bytes, not by the name."""
+
+from __future__ import annotations
+
+import bz2
+import codecs
+import gzip
+import lzma
+import zlib
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import BinaryIO, Protocol
+
+import zstandard
+
+from ai_detect.errors import DataError
+
+#: Zstandard input at once: bounds what a hostile frame can unfold to.
+_ZSTD_BYTES = 1 << 11
+_BROKEN_STREAM = (OSError, EOFError, zlib.error, lzma.LZMAError, zstandard.ZstdError)
+
+
+class ByteStream(Protocol):
+    """The one method of a decompressed file that reading needs."""
+
+    def read(self, size: int, /) -> bytes:
+        """At most `size` bytes; empty only at the end."""
+
+
+@contextmanager
+def open_bytes(file: str, name: str) -> Iterator[tuple[ByteStream, BinaryIO]]:
+    """The decompressed content, and the file below it; `name` is for people. Raises DataError."""
+    with ExitStack() as stack:
+        try:
+            stored = stack.enter_context(open(file, "rb"))
+            magic = stored.peek(6)[:6]
+            if magic.startswith(b"\x1f\x8b"):
+                yield stack.enter_context(gzip.GzipFile(fileobj=stored)), stored
+            elif magic.startswith(b"\x28\xb5\x2f\xfd"):
+                yield _ZstandardReader(stored), stored
+            elif magic.startswith(b"BZh"):
+                yield stack.enter_context(bz2.BZ2File(stored)), stored
+            elif magic.startswith(b"\xfd7zXZ\x00"):
+                yield stack.enter_context(lzma.LZMAFile(stored)), stored
+            else:
+                yield stored, stored
+        except PermissionError:
+            raise DataError(f"{name}: no permission to read it; change its mode or run as a user who may") from None
+        except FileNotFoundError:
+            raise DataError(f"{name}: no such file; it was there before") from None
+        except _BROKEN_STREAM as error:
+            raise DataError(f"{name}: broken or cut short ({error}); copy or compress it again") from error
+
+
+class _ZstandardReader:
+    """zstandard's own stream reader takes a file that was cut short for a whole one; this one raises EOFError."""
+
+    def __init__(self, stored: BinaryIO) -> None:
+        self._stored = stored
+        self._frame = zstandard.ZstdDecompressor().decompressobj()
+        self._input = b""
+        self._output = b""
+
+    def read(self, size: int, /) -> bytes:
+        while not self._output:
+            if self._frame.eof:
+                self._input = self._frame.unused_data
+                self._frame = zstandard.ZstdDecompressor().decompressobj()
+                self._input = self._input or self._stored.read(_ZSTD_BYTES)
+                if not self._input:
+                    return b""
+            else:
+                self._input = self._input or self._stored.read(_ZSTD_BYTES)
+                if not self._input:
+                    raise EOFError("the last frame has no end")
+            self._output, self._input = self._frame.decompress(self._input), b""
+        data, self._output = self._output[:size], self._output[size:]
+        return data
+
+
+class _Utf8Reader:
+    """Text in an encoding whose newline is not one byte, as UTF-8."""
+
+    def __init__(self, content: ByteStream, encoding: str) -> None:
+        self._content = content
+        self._decoder = codecs.getincrementaldecoder(encoding)("replace")
+
+    def read(self, size: int, /) -> bytes:
+        while data := self._content.read(size):
+            if text := self._decoder.decode(data):
+                return text.encode("utf-8", "replace")
+        return self._decoder.decode(b"", True).encode("utf-8", "replace")
+
+
+@contextmanager
+def open_text(file: str, name: str, encoding: str) -> Iterator[tuple[ByteStream, BinaryIO, str]]:
+    """The content with one-byte newlines, the file below it, and the encoding of its lines."""
+    with open_bytes(file, name) as (content, _):
+        wide = byte_order_encoding(content.read(4))
+    given = codecs.lookup(encoding).name
+    if wide is None and given.startswith(("utf-16", "utf-32")):
+        wide = given if given.endswith(("le", "be")) else f"{given}-le"
+    with open_bytes(file, name) as (content, stored):
+        yield (_Utf8Reader(content, wide), stored, "utf-8") if wide else (content, stored, encoding)
+
+
+def byte_order_encoding(head: bytes) -> str | None:
+    """The wide encoding that a byte order mark announces, None where there is none."""
+    if head.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
+        return "utf-32"
+    return "utf-16" if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else None

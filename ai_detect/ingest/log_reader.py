@@ -1,0 +1,344 @@
+"""From what the user named (a file, a glob, a folder, standard input) to blocks of decoded lines.
+
+Byte offsets and sizes are those of the decompressed content everywhere.
+"""
+
+from __future__ import annotations
+
+import atexit
+import glob
+import hashlib
+import io
+import logging
+import os
+import re
+import shutil
+import stat
+import sys
+import tempfile
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from ai_detect.errors import DataError
+from ai_detect.ingest.byte_stream import ByteStream, byte_order_encoding, open_bytes, open_text
+
+logger = logging.getLogger(__name__)
+
+MAX_LINE_BYTES = 1 << 20
+_BLOCK_BYTES = 1 << 18
+_FETCH_BYTES = 1 << 23
+_EDGE_BYTES = 1 << 20
+_COMPRESSED_SUFFIXES = (".gz", ".zst", ".bz2", ".xz")
+_BINARY_MAGIC = (
+    b"\x7fELF",
+    b"\x89PNG\r\n",
+    b"\xff\xd8\xff",
+    b"GIF8",
+    b"PK\x03\x04",
+    b"%PDF-",
+    b"SQLite format 3",
+    b"MZ\x90\x00",
+)
+_ODD_CONTROL = bytes(sorted(set(range(1, 32)) - set(b"\t\n\r\f\v\b\a\x1b")))
+_SERIES = re.compile(r"(?s)(?P<base>.*?)(?:\.(?P<number>\d{1,3})|-(?P<date>\d{8}))?(?:\.(?:gz|zst|bz2|xz))?")
+
+
+@dataclass(frozen=True)
+class LogSource:
+    """One log that can be read again and again; `path` is its name for people ('-' for standard input)."""
+
+    path: str
+    spool: str | None = None  # where a stream was written so that it can be read twice
+
+    @property
+    def file(self) -> str:
+        """The file that is opened."""
+        return self.spool or self.path
+
+
+@dataclass(frozen=True)
+class LineBlock:
+    """Neighbouring lines of one file, decoded, without their line ends; parallel lists."""
+
+    first_line: int  # from 1
+    offsets: list[int]  # bytes, in the decompressed content
+    lines: list[str]
+    n_undecodable: int  # lines
+    n_truncated: int  # lines longer than MAX_LINE_BYTES, cut there
+    end_offset: int
+    stored_bytes: int  # read so far of the file as it is stored
+
+
+@dataclass(frozen=True)
+class FileFingerprint:
+    """What tells whether a log is the one it was; all figures are of the decompressed content."""
+
+    path: str
+    n_bytes: int
+    n_lines: int
+    sha256: str
+    head_sha256: str  # first MiB
+    tail_sha256: str  # last MiB
+
+
+def find_sources(spec: str | Path) -> list[LogSource]:
+    """The logs that a file name, a glob, a folder or '-' stands for, in reading order (rotated files oldest first).
+
+    A missing FILE falls back to FILE.gz, FILE.zst, FILE.bz2 or FILE.xz. A folder is walked; hidden files and tables
+    (.csv) in it are passed over. Empty, binary and unreadable files are an error where they are named, and left out
+    with a log message where a glob or folder found them. Standard input and pipes are read to their end here, into a
+    temporary file.
+
+    Raises DataError where nothing can be read.
+    """
+    name = os.fspath(spec)
+    if name == "-":
+        return [spool_stdin()]
+    if not name or "\x00" in name:
+        raise DataError(f"{name!r} is not a file name")
+    if os.path.isdir(name):
+        return _readable(name, _walk(name), "folder")
+    path = next((name + suffix for suffix in ("", *_COMPRESSED_SUFFIXES) if os.path.exists(name + suffix)), None)
+    if path is None:
+        if not glob.has_magic(name):
+            raise DataError(f"{name}: no such file; check the path ({os.getcwd()} is the current folder)")
+        return _readable(name, [path for path in glob.glob(name, recursive=True) if os.path.isfile(path)], "glob")
+    if stat.S_ISFIFO(os.stat(path).st_mode):
+        with open(path, "rb") as pipe:
+            return [_spool(pipe, path)]
+    source = LogSource(path)
+    if problem := _problem(source):
+        raise DataError(f"{path}: {problem}")
+    return [source]
+
+
+def spool_stdin() -> LogSource:
+    """Read standard input to its end into a temporary file, which is removed when the program ends."""
+    return _spool(sys.stdin.buffer, "-")
+
+
+def log_series(path: str) -> str:
+    """The name that rotated files of one log share: `log/app.log` for `log/app.log.2.gz` and `log/app.log-20260131`."""
+    folder, name = os.path.split(path)
+    match = _SERIES.fullmatch(name)
+    assert match is not None
+    return os.path.join(folder, match["base"])
+
+
+def read_blocks(source: LogSource, encoding: str = "utf-8") -> Generator[LineBlock, None, None]:
+    """Blocks of about 256 KiB of whole lines, split at newlines only; a carriage return before a newline goes too.
+
+    Undecodable bytes become surrogates ("surrogateescape"). UTF-16 and UTF-32 (also recognised by their byte order
+    mark) are read as UTF-8, and offsets then count UTF-8 bytes. Raises DataError where the file cannot be read or a
+    compressed one is broken.
+    """
+    with open_text(source.file, source.path, encoding) as (content, stored, encoding):
+        line = 1
+        for start, chunk in _whole_lines(content):
+            raw = chunk.split(b"\n")
+            lengths = [len(item) + 1 for item in raw]
+            n_truncated = 0
+            if max(lengths) > MAX_LINE_BYTES + 1:
+                n_truncated = sum(length > MAX_LINE_BYTES + 1 for length in lengths)
+                raw = [item[:MAX_LINE_BYTES] for item in raw]
+                chunk = b"\n".join(raw)
+            lines, n_undecodable = _decode(chunk, raw, encoding)
+            if line == 1:
+                lines[0] = lines[0].removeprefix("\ufeff")
+            offsets = []
+            for length in lengths:
+                offsets.append(start)
+                start += length
+            yield LineBlock(line, offsets, lines, n_undecodable, n_truncated, start, stored.tell())
+            line += len(lines)
+
+
+def fetch_lines(source: LogSource, spans: Sequence[tuple[int, int]], encoding: str = "utf-8") -> list[list[str]]:
+    """Reread lines for a report: for each (byte offset, number of lines) the decoded lines, in one pass over the file.
+
+    At most 8 MiB are read for one span. Fewer lines come back where the file ends early.
+    """
+    found: list[list[str]] = [[] for _ in spans]
+    with open_text(source.file, source.path, encoding) as (content, _, encoding):
+        window, position = b"", 0
+        for index in sorted(range(len(spans)), key=lambda index: spans[index][0]):
+            offset, n_lines = spans[index]
+            if offset < position + len(window):
+                window = window[offset - position :]
+            else:
+                _skip(content, offset - position - len(window))
+                window = b""
+            position = offset
+            while len(window) < _FETCH_BYTES and window.count(b"\n") < n_lines and (data := content.read(_BLOCK_BYTES)):
+                window += data
+            raw = [item[:MAX_LINE_BYTES] for item in window.split(b"\n")[:n_lines]]
+            if raw and not raw[-1] and len(raw) > window.count(b"\n"):
+                raw.pop()  # nothing follows the last newline
+            found[index] = _decode(b"\n".join(raw), raw, encoding)[0] if raw else []
+    return found
+
+
+def read_raw_lines(source: LogSource, offset: int, n_lines: int, encoding: str = "utf-8") -> list[str]:
+    """The `n_lines` lines that begin at this byte offset."""
+    return fetch_lines(source, [(offset, n_lines)], encoding)[0]
+
+
+def stored_bytes(sources: Sequence[LogSource]) -> int:
+    """Size on disk of all sources together: the total of a progress bar."""
+    return sum(os.path.getsize(source.file) for source in sources)
+
+
+def fingerprint_sources(sources: Sequence[LogSource]) -> tuple[FileFingerprint, ...]:
+    """Fingerprints of the sources, in order; each file is read once."""
+    return tuple(_fingerprint(source) for source in sources)
+
+
+def _fingerprint(source: LogSource) -> FileFingerprint:
+    digest = hashlib.sha256()
+    head, tail, n_bytes, n_newlines = b"", b"", 0, 0
+    with open_bytes(source.file, source.path) as (content, _):
+        while data := content.read(_EDGE_BYTES):
+            digest.update(data)
+            if len(head) < _EDGE_BYTES:
+                head = (head + data)[:_EDGE_BYTES]
+            tail = (tail + data)[-_EDGE_BYTES:]
+            n_bytes += len(data)
+            n_newlines += data.count(b"\n")
+    n_lines = n_newlines + (n_bytes > 0 and not tail.endswith(b"\n"))
+    edges = (hashlib.sha256(edge).hexdigest() for edge in (head, tail))
+    return FileFingerprint(source.path, n_bytes, n_lines, digest.hexdigest(), *edges)
+
+
+def _spool(stream: BinaryIO, name: str) -> LogSource:
+    with tempfile.NamedTemporaryFile(prefix="ai_detect-", suffix=".log", delete=False) as file:
+        atexit.register(Path(file.name).unlink, missing_ok=True)
+        shutil.copyfileobj(stream, file, _EDGE_BYTES)
+    source = LogSource(name, file.name)
+    if problem := _problem(source):
+        raise DataError(f"{'standard input' if name == '-' else name}: {problem}")
+    return source
+
+
+def _walk(folder: str) -> list[str]:
+    paths = []
+    for parent, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        # a table beside the logs holds labels more often than lines, and no layout here reads one
+        paths += [
+            os.path.join(parent, name)
+            for name in names
+            if not name.startswith(".") and not name.lower().endswith(".csv")
+        ]
+    return [path for path in paths if os.path.isfile(path)]
+
+
+def _reading_order(path: str) -> tuple[str, int, str, int]:
+    match = _SERIES.fullmatch(os.path.basename(path))
+    assert match is not None
+    if match["date"]:
+        return log_series(path), 0, match["date"], 0
+    if match["number"]:
+        return log_series(path), 1, "", -int(match["number"])
+    return log_series(path), 2, path, 0
+
+
+def _readable(name: str, paths: list[str], kind: str) -> list[LogSource]:
+    sources, left_out = [], []
+    for path in sorted(paths, key=_reading_order):
+        problem = _problem(LogSource(path))
+        if problem is None:
+            sources.append(LogSource(path))
+        else:
+            left_out.append(f"{path}: {problem}")
+            logger.warning("left out %s: %s", path, problem)
+    if not sources:
+        reason = f"none of its {len(left_out)} files can be read ({left_out[0]})" if left_out else "no log file found"
+        raise DataError(f"{name}: {reason}; name a file, a glob or a folder that holds logs (this is a {kind})")
+    return sources
+
+
+def _problem(source: LogSource) -> str | None:
+    try:
+        if not stat.S_ISREG(os.stat(source.file).st_mode):
+            return "not a regular file; name a file, a glob, a folder, or - for standard input"
+        with open_bytes(source.file, source.path) as (content, _):
+            head = content.read(1 << 16)
+    except PermissionError:
+        return "no permission to read it; change its mode or run as a user who may"
+    except OSError as error:
+        return f"cannot be read ({error.strerror or error})"
+    except DataError as error:
+        return str(error).removeprefix(f"{source.path}: ")
+    if not head:
+        return "is empty"
+    if head[257:262] == b"ustar":
+        return "is a tar archive; unpack it and name the folder"
+    return "looks binary, not like a log; name a text file" if _looks_binary(head) else None
+
+
+def _looks_binary(head: bytes) -> bool:
+    if byte_order_encoding(head):
+        return False
+    odd = len(head) - len(head.translate(None, _ODD_CONTROL))
+    return head.startswith(_BINARY_MAGIC) or head.count(0) > 0.2 * len(head) or odd > 0.05 * len(head)
+
+
+def _skip(content: ByteStream, n_bytes: int) -> None:
+    if isinstance(content, io.BufferedReader):
+        content.seek(n_bytes, os.SEEK_CUR)
+        return
+    while n_bytes > 0 and (data := content.read(min(n_bytes, _BLOCK_BYTES))):
+        n_bytes -= len(data)
+
+
+def _whole_lines(content: ByteStream) -> Iterator[tuple[int, bytes]]:
+    """(byte offset, whole lines without the last newline); of an endless line only the beginning is kept in memory."""
+    start, rest = 0, b""
+    while data := content.read(_BLOCK_BYTES):
+        block = rest + data
+        cut = block.rfind(b"\n")
+        if cut >= 0:
+            yield start, block[:cut]
+            start, rest = start + cut + 1, block[cut + 1 :]
+        elif len(block) <= MAX_LINE_BYTES:
+            rest = block
+        else:
+            yield start, block
+            start, rest = start + len(block), b""
+            while data := content.read(_BLOCK_BYTES):
+                cut = data.find(b"\n")
+                start += len(data) if cut < 0 else cut + 1
+                if cut >= 0:
+                    rest = data[cut + 1 :]
+                    break
+    if rest:
+        yield start, rest.removesuffix(b"\n")
+
+
+def _decode(chunk: bytes, raw: list[bytes], encoding: str) -> tuple[list[str], int]:
+    """The lines of `chunk` (which `raw` holds one by one) and how many of them hold undecodable bytes."""
+    try:
+        lines = chunk.decode(encoding).split("\n")
+        n_undecodable = 0
+    except UnicodeError:
+        lines = []
+    if len(lines) != len(raw):
+        pairs = [_decode_line(item, encoding) for item in raw]
+        lines = [line for line, _ in pairs]
+        n_undecodable = sum(bad for _, bad in pairs)
+    if b"\r" in chunk:
+        lines = [line.removesuffix("\r") for line in lines]
+    return lines, n_undecodable
+
+
+def _decode_line(raw: bytes, encoding: str) -> tuple[str, bool]:
+    try:
+        return raw.decode(encoding).replace("\n", " "), False
+    except UnicodeError:
+        pass
+    try:
+        return raw.decode(encoding, "surrogateescape").replace("\n", " "), True
+    except UnicodeError:  # an encoding whose errors cannot be escaped
+        return raw.decode("latin-1"), True

@@ -1,0 +1,161 @@
+"""Timestamps of log headers, in whatever shape, to nanoseconds since the epoch.
+
+A time is read as UTC unless it carries an offset; named zones other than UTC are taken for UTC too (their abbreviations
+are ambiguous, and a constant shift changes no gap between lines).
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import date
+
+_SECOND = 1_000_000_000
+_DAY = 86_400 * _SECOND
+_EPOCH_ORDINAL = date(1970, 1, 1).toordinal()
+_FRACTION = tuple(10 ** (9 - n) for n in range(10))
+_MONTH_NAMES = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+_MONTHS = {name: number for number, name in enumerate(_MONTH_NAMES, start=1)}
+_MAX_CACHED = 1 << 17
+_MAX_TEXT = 80
+
+_CLOCK = re.compile(r"(?<!\d)((\d{1,2})([:.])(\d{1,2})\3(\d{1,2}))(?:([.,:])(\d{1,9})\d*)?(?: ?([AaPp])\.?[Mm]\b)?")
+_COMPACT = re.compile(r"(\d{6}|\d{8})[ T_-]?((\d\d)(\d\d)(\d\d))(?:([.,])(\d{1,9}))?(?!\d)")
+_EPOCH = re.compile(r"(\d{9,10}|\d{13}|\d{16}|\d{19})(?:\.(\d{1,9}))?")
+_SINCE_START = re.compile(r"(\d{1,9})\.(\d{6})")
+_DATES = tuple(
+    re.compile(pattern)
+    for pattern in (
+        r"(?P<Y>\d{4})[-/.](?P<m>\d{1,2})[-/.](?P<d>\d{1,2})(?!\d)",
+        r"(?P<Y>\d{4})(?P<m>\d\d)(?P<d>\d\d)(?!\d)",
+        r"(?P<d>\d{1,2})[-/ ](?P<b>[A-Z][a-z]{2})[a-z]*(?:[-/ ](?P<Y>\d{4}))?",
+        r"(?:[A-Z][a-z]{2,8},? +)?(?P<b>[A-Z][a-z]{2})[a-z]* +(?P<d>\d{1,2})(?!\d)(?:,? +(?P<Y>\d{4}))?",
+        r"(?P<y>\d\d)/(?P<m>\d\d)/(?P<d>\d\d)(?!\d)",
+        r"(?P<m>\d{1,2})[-/](?P<d>\d{1,2})[-/](?P<Y>\d{4})",
+        r"(?P<y>\d\d)(?P<m>\d\d)(?P<d>\d\d)(?!\d)",
+        r"(?P<m>\d\d)[-.](?P<d>\d\d)(?!\d)",
+        r"(?P<m>\d\d)(?P<d>\d\d)(?!\d)",
+    )
+)
+_ZONE = re.compile(r"[T :]*([+-])(\d\d):?(\d\d)(?!\d)")
+
+
+class TimeParser:
+    """Parses the times of one log in order; the state is what a time that is not whole depends on.
+
+    A date without a year begins in 1970; the year goes up where the date falls back by more than a month (December to
+    January) and down where it leaps by more than eleven (a late line of December). A clock without a date begins on the
+    first day of 1970 and goes on to the next where it falls back by more than half a day. So the result depends on the
+    log alone, not on when it is read.
+    """
+
+    def __init__(self) -> None:
+        self._clocks: dict[str, int | None] = {}
+        self._days: dict[str, int | None] = {}
+        self._yearless: tuple[str, int] = ("", 0)
+        self._year = 1970
+        self._day_of_year: int | None = None
+        self._day = 0
+        self._last_clock = 0
+
+    def __call__(self, text: str) -> int | None:
+        """Nanoseconds since the epoch, UTC; None where `text` holds no time."""
+        if len(text) > _MAX_TEXT:
+            text = text[:_MAX_TEXT]
+        match = _CLOCK.search(text)
+        if match is None:
+            return self._without_separators(text)
+        clock_text, _, _, _, _, dot, digits, half = match.groups()
+        clock = self._clocks.get(clock_text)
+        if clock is None and (clock := self._clock(clock_text, match[2], match[4], match[5])) is None:
+            return None
+        if digits is not None:
+            # HealthApp writes milliseconds after a colon, not padded
+            clock += int(digits) * (_FRACTION[len(digits)] if dot != ":" else 1_000_000)
+        if half is not None:
+            clock += _DAY // 2 * ((half in "Pp") - (clock_text.startswith("12")))
+        date_text = text[: match.start()] + text[match.end() :]
+        day = self._days.get(date_text)
+        if day is None and (day := self._resolve(date_text, clock)) is None:
+            return None
+        return day + clock
+
+    def _clock(self, text: str, *parts: str) -> int | None:
+        hour, minute, second = map(int, parts)
+        if hour > 24 or minute > 59 or second > 60:
+            return None
+        value = (hour * 3600 + minute * 60 + second) * _SECOND
+        self._clocks[text] = value
+        return value
+
+    def _without_separators(self, text: str) -> int | None:
+        if compact := _COMPACT.match(text):
+            date_text, clock_text, _, _, _, _, digits = compact.groups()
+            clock = self._clocks.get(clock_text)
+            if clock is None:
+                clock = self._clock(clock_text, compact[3], compact[4], compact[5])
+            day = self._days.get(date_text)
+            if day is None:
+                day = self._resolve(date_text, 0)
+            if clock is not None and day is not None:
+                return day + clock + (int(digits) * _FRACTION[len(digits)] if digits else 0)
+        if epoch := _EPOCH.fullmatch(text):
+            scale = 10 ** max(0, 19 - max(10, len(epoch[1])))
+            value = int(epoch[1]) * scale
+            if epoch[2] and scale == _SECOND:
+                value += int(epoch[2]) * _FRACTION[len(epoch[2])]
+            return value if value < 1 << 63 else None
+        if since := _SINCE_START.fullmatch(text.strip()):
+            return int(since[1]) * _SECOND + int(since[2]) * 1000
+        return None
+
+    def _resolve(self, text: str, clock: int) -> int | None:
+        """Midnight UTC of a date whose text is not cached."""
+        stripped = text.strip(" ,[]()|").rstrip("T")
+        if not stripped:
+            if clock < self._last_clock - _DAY // 2:
+                self._day += 1
+            self._last_clock = clock
+            return self._day * _DAY
+        if stripped == self._yearless[0]:
+            return self._yearless[1]
+        for pattern in _DATES:
+            if match := pattern.match(stripped):
+                parts = match.groupdict()
+                month = _MONTHS.get(parts["b"].lower(), 0) if "b" in parts else int(parts["m"])
+                value = self._midnight(parts.get("Y"), parts.get("y"), month, int(parts["d"]), stripped)
+                if value is None:
+                    continue
+                if zone := _ZONE.match(stripped, match.end()):
+                    offset = (int(zone[2]) * 3600 + int(zone[3]) * 60) * _SECOND
+                    value += offset if zone[1] == "-" else -offset
+                if stripped != self._yearless[0]:  # a date without a year means another day after each turn of the year
+                    if len(self._days) >= _MAX_CACHED:
+                        self._days.clear()
+                    self._days[text] = value
+                return value
+        return None
+
+    def _midnight(self, year: str | None, short_year: str | None, month: int, day: int, text: str) -> int | None:
+        if month > 12 >= day and year is not None:
+            month, day = day, month
+        if not (1 <= month <= 12 and 1 <= day <= 31):
+            return None
+        if year is not None or short_year is not None:
+            number = int(year or short_year or 0)
+            if year is None:
+                number += 1900 if number >= 69 else 2000
+            # int64 nanoseconds end in 2262
+            return _days(number, month, day) * _DAY if 1700 <= number <= 2260 else None
+        day_of_year = month * 31 + day
+        if self._day_of_year is not None:
+            leap = day_of_year - self._day_of_year
+            self._year = min(max(self._year + (leap < -31) - (leap > 340), 1900), 2200)
+        self._day_of_year = day_of_year
+        value = _days(self._year, month, day) * _DAY
+        self._yearless = (text, value)
+        return value
+
+
+def _days(year: int, month: int, day: int) -> int:
+    """Days since the epoch; a 29th of February that the year lacks is the 1st of March."""
+    return date(year, month, 1).toordinal() + day - 1 - _EPOCH_ORDINAL
