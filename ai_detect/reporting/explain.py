@@ -1,0 +1,184 @@
+"""Why a session is an anomaly: the lines at fault, the kind of each fault, what was expected, what is nearest to it.
+
+All reasons are measured on one scale, so that an unseen message, a missing one, a delay and a wrong order can rank.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, partial
+from typing import Literal
+
+import numpy as np
+
+from ai_detect.reporting.alignment import matching_pairs
+from ai_detect.reporting.neighbours import Neighbours, find_neighbours
+from ai_detect.reporting.reasons import (
+    NOTABLE,
+    Reason,
+    differences,
+    long_gaps,
+    novel_events,
+    odd_length,
+    odd_places,
+    oddness,
+)
+from ai_detect.reporting.reference import ExplainContext
+from ai_detect.tables import Float32Array, Float64Array, Int32Array, Int64Array, SequenceTable
+
+#: Most likely events at a position, with their probabilities.
+Expected = Callable[[int], Sequence[tuple[int, float]]]
+
+#: Where there is no notable reason, the strongest is named if training shows its like less often than this.
+LIKELY = 0.2
+MAX_REASONS = 8
+#: What the model would expect is asked for so many of the strongest reasons, and so many events of its answer are kept.
+N_ASKED = 3
+N_EXPECTED = 3
+
+
+@dataclass(frozen=True)
+class DiffRow:
+    """One row of the comparison with the nearest normal session; `position` is None for what only that one has."""
+
+    mark: Literal["same", "extra", "missing"]
+    event: int
+    position: int | None
+
+
+@dataclass(frozen=True)
+class NearestNormal:
+    """The training session that differs least, how often training holds it, and how alike it is (1 = equal)."""
+
+    key: str
+    n_seen: int
+    similarity: float
+    diff: tuple[DiffRow, ...]
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Reasons, the strongest first (none where no single line stands out), and the share each event has in them."""
+
+    reasons: tuple[Reason, ...]
+    event_share: Float64Array  # (n_events,); what they lack to 1 belongs to missing events and the length
+    nearest: NearestNormal | None
+
+
+def explain_sessions(
+    context: ExplainContext,
+    sequences: SequenceTable,
+    sessions: Sequence[int] | Int64Array,
+    surprise: Float32Array | None = None,
+    expected: Callable[[Int32Array, int], Sequence[tuple[int, float]]] | None = None,
+    check: Callable[[], None] = lambda: None,
+) -> dict[int, Explanation]:
+    """Explain these sessions; `surprise` is -log p by event of the table, `expected(ids, position)` the model's guess.
+
+    Identical sessions share the search for their neighbours and the guesses. `check` is called between sessions.
+    """
+    nearest: dict[bytes, Neighbours | None] = {}
+    asked: dict[bytes, Expected] = {}
+    explanations = {}
+    for session in (int(session) for session in sessions):
+        check()
+        ids = sequences.session(session)
+        at = slice(int(sequences.offsets[session]), int(sequences.offsets[session + 1]))
+        key = ids.tobytes()
+        if key not in nearest:
+            nearest[key] = find_neighbours(context, ids.tolist())
+            if expected is not None:
+                asked[key] = cache(partial(expected, ids))
+        explanations[session] = _explain(
+            context,
+            ids.tolist(),
+            sequences.gap_s[at],
+            None if surprise is None else surprise[at],
+            asked.get(key),
+            nearest[key],
+        )
+    return explanations
+
+
+def explain_session(
+    context: ExplainContext,
+    ids: Int32Array,
+    gap_s: Float32Array,
+    surprise: Float32Array | None = None,
+    expected: Expected | None = None,
+) -> Explanation:
+    """Explain one session of event ids (n,), seconds before each event (n,) and, where a model gave it, -log p (n,)."""
+    events = ids.tolist()
+    return _explain(context, events, gap_s, surprise, expected, find_neighbours(context, events))
+
+
+def _explain(
+    context: ExplainContext,
+    ids: list[int],
+    gap_s: Float32Array,
+    surprise: Float32Array | None,
+    expected: Expected | None,
+    neighbours: Neighbours | None,
+) -> Explanation:
+    reasons = [*novel_events(context, ids), *long_gaps(context, ids, gap_s), *odd_length(context, ids)]
+    odd = oddness(context, ids, surprise)
+    nearest = None
+    in_its_place: dict[int, tuple[tuple[int, float], ...]] = {}
+    if neighbours is None:
+        reasons += odd_places(ids, odd, set())
+    else:
+        reference = context.references.session(neighbours.references[0]).tolist()
+        pairs = matching_pairs(ids, reference)
+        reasons += differences(context, ids, reference, pairs, neighbours, odd)
+        in_its_place = _replacements(ids, reference, pairs, neighbours)
+        nearest = NearestNormal(
+            key=context.reference_keys[neighbours.references[0]],
+            n_seen=int(context.reference_counts[neighbours.references[0]]),
+            similarity=1 - neighbours.distance / max(len(ids) + len(reference), 1),
+            diff=_diff_rows(ids, reference, pairs),
+        )
+    notable = [reason for reason in reasons if reason.evidence >= -np.log(NOTABLE)]
+    likely = [reason for reason in reasons if reason.evidence >= -np.log(LIKELY)]
+    ranked = sorted(notable or likely, key=lambda reason: -reason.evidence)[: MAX_REASONS if notable else 1]
+    total = sum(reason.evidence for reason in ranked)
+    named = []
+    for rank, reason in enumerate(ranked):
+        likely_events = reason.expected
+        if reason.positions and reason.kind != "gap":
+            told = expected(reason.positions[0]) if expected is not None and rank < N_ASKED else ()
+            others = [(event, chance) for event, chance in told if event != reason.event]
+            likely_events = tuple(others[:N_EXPECTED]) or in_its_place.get(reason.positions[0], ())
+        named.append(replace(reason, contribution=reason.evidence / total, expected=likely_events))
+    share = np.zeros(len(ids))
+    for reason in named:
+        if reason.positions:
+            share[list(reason.positions)] += reason.contribution / len(reason.positions)
+    return Explanation(tuple(named), share, nearest)
+
+
+def _diff_rows(ids: list[int], reference: list[int], pairs: list[tuple[int, int]]) -> tuple[DiffRow, ...]:
+    rows: list[DiffRow] = []
+    i = j = 0
+    for next_i, next_j in [*pairs, (len(ids), len(reference))]:
+        rows += [DiffRow("extra", ids[k], k) for k in range(i, next_i)]
+        rows += [DiffRow("missing", reference[k], None) for k in range(j, next_j)]
+        if next_i < len(ids):
+            rows.append(DiffRow("same", ids[next_i], next_i))
+        i, j = next_i + 1, next_j + 1
+    return tuple(rows)
+
+
+def _replacements(
+    ids: list[int], reference: list[int], pairs: list[tuple[int, int]], neighbours: Neighbours
+) -> dict[int, tuple[tuple[int, float], ...]]:
+    """What the nearest session has between the same two matches as events of this one, with the share of each."""
+    replacements = {}
+    i = j = 0
+    for next_i, next_j in [*pairs, (len(ids), len(reference))]:
+        there = dict.fromkeys(reference[j:next_j])
+        for position in range(i, next_i):
+            others = [event for event in there if event != ids[position]][:N_EXPECTED]
+            replacements[position] = tuple((event, neighbours.share_with(event, 1)) for event in others)
+        i, j = next_i + 1, next_j + 1
+    return replacements

@@ -1,0 +1,328 @@
+"""What reasons are measured against: the normal sessions of training, their counts, transitions, gaps and surprise."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from ai_detect.sequences.windowing import distinct_sequences
+from ai_detect.tables import (
+    BoolArray,
+    Float32Array,
+    Float64Array,
+    Int64Array,
+    SequenceTable,
+    check_column,
+    check_offsets,
+)
+
+#: Shares of the training values below the stored quantiles; the last is the largest value seen.
+QUANTILES = (0.5, 0.9, 0.99, 1.0)
+#: Fewer values than this say nothing about a tail: the wider group is asked instead.
+ENOUGH_VALUES = 20
+#: Tails of gaps and surprise are measured on an even sample of sessions with about so many events.
+MAX_TAIL_EVENTS = 2_000_000
+
+
+@dataclass(frozen=True)
+class TailTable:
+    """Upper quantiles of a value in groups: row i holds group `keys[i]`, its number of values and their `QUANTILES`."""
+
+    keys: Int64Array
+    n: Int64Array
+    quantiles: Float32Array  # (n_groups, 4)
+
+    def row(self, key: int) -> int | None:
+        """Row of a group, None where training has too few values of it."""
+        at = int(np.searchsorted(self.keys, key))
+        if at < len(self.keys) and self.keys[at] == key and self.n[at] >= ENOUGH_VALUES:
+            return at
+        return None
+
+
+def tail_table(groups: Int64Array, values: Float64Array) -> TailTable:
+    """Quantiles of `values` by group; NaN values are left out."""
+    known = ~np.isnan(values)
+    groups, values = groups[known], values[known]
+    order = np.lexsort((values, groups))
+    keys, start, n = np.unique(groups[order], return_index=True, return_counts=True)
+    ranks = np.ceil(np.outer(n, QUANTILES)).astype(np.int64) - 1
+    quantiles = values[order][start[:, None] + ranks] if len(keys) else np.zeros((0, len(QUANTILES)))
+    return TailTable(keys, n.astype(np.int64), quantiles.astype(np.float32))
+
+
+def tail_probability(value: float, n: int, quantiles: Float32Array) -> float:
+    """A cautious share of training values at least as large, for a value in nats; it falls on beyond the largest."""
+    half, tenth, hundredth, largest = (float(quantile) for quantile in quantiles)
+    if value > largest:
+        return min(0.01, 1 / (n + 1)) * float(np.exp(largest - value))
+    return 1.0 if value <= half else 0.5 if value <= tenth else 0.1 if value <= hundredth else 0.01
+
+
+@dataclass(frozen=True)
+class Transition:
+    """How often an event follows another in training: together, out of the first, into the second."""
+
+    n_pair: int
+    n_from: int
+    n_to: int
+
+    @property
+    def probability(self) -> float:
+        """Smoothed share of the rarer event's occurrences that stand in this pair."""
+        return (self.n_pair + 0.5) / (min(self.n_from, self.n_to) + 1)
+
+
+@dataclass(frozen=True)
+class ExplainContext:
+    """Statistics of all training sessions, and the commonest distinct ones to compare with.
+
+    Events are ids below `n_known`; in transitions `n_known` and `n_known + 1` are the begin and the end of a session.
+    """
+
+    n_known: int
+    n_sessions: int
+    gap_unit_s: float  # the smallest gap above zero: the clock's resolution; 0 where no line has a time
+    references: SequenceTable  # distinct training sessions, commonest first; their gaps are not kept
+    reference_counts: Int64Array  # training sessions that are exactly this one
+    reference_keys: tuple[str, ...]  # a session of training that is this one
+    event_counts: Int64Array  # (n, 3): event, occurrences in a session, sessions with as many; sorted
+    lengths: Int64Array  # (n, 2): events in a session, sessions as long; sorted
+    pair_keys: Int64Array  # from * (n_known + 2) + to, sorted
+    pair_counts: Int64Array
+    gaps: TailTable  # log(seconds + unit) by transition, by event (-1 - event), and of all (-2**62)
+    surprise: TailTable  # -log p by event, and of all (-2**62)
+
+    def __post_init__(self) -> None:
+        check_column("reference_counts", self.reference_counts, np.int64, len(self.references))
+        check_column("pair_keys", self.pair_keys, np.int64)
+        check_column("pair_counts", self.pair_counts, np.int64, len(self.pair_keys))
+        if len(self.reference_keys) != len(self.references):
+            raise ValueError("reference_keys must name every reference session")
+        if len(self.references.event_id) and self.references.event_id.max() >= self.n_known:
+            raise ValueError("reference sessions must consist of known events")
+
+    @cached_property
+    def document_frequency(self) -> Int64Array:
+        """Training sessions that hold each known event, (n_known,)."""
+        return np.bincount(self.event_counts[:, 0], weights=self.event_counts[:, 2], minlength=self.n_known).astype(
+            np.int64
+        )
+
+    @cached_property
+    def _pair_margins(self) -> tuple[Int64Array, Int64Array]:
+        width = self.n_known + 2
+        totals = [
+            np.bincount(side, weights=self.pair_counts, minlength=width).astype(np.int64)
+            for side in (self.pair_keys // width, self.pair_keys % width)
+        ]
+        return totals[0], totals[1]
+
+    @cached_property
+    def _postings(self) -> tuple[Int64Array, Int64Array, Int64Array]:
+        """Where each event occurs in the references: offsets by event, reference, occurrences there."""
+        keys = np.repeat(np.arange(len(self.references)), self.references.lengths)
+        pairs, counts = np.unique(
+            self.references.event_id.astype(np.int64) * max(len(self.references), 1) + keys, return_counts=True
+        )
+        events, references = np.divmod(pairs, max(len(self.references), 1))
+        offsets = np.searchsorted(events, np.arange(self.n_known + 1)).astype(np.int64)
+        return offsets, references.astype(np.int64), counts.astype(np.int64)
+
+    def count_distances(self, counts: Mapping[int, int]) -> Int64Array:
+        """Events to add or remove, whatever the order, to turn a session of these counts into each reference."""
+        offsets, references, occurrences = self._postings
+        shared = np.zeros(len(self.references), np.int64)
+        for event, count in counts.items():
+            if event < self.n_known:
+                at = slice(int(offsets[event]), int(offsets[event + 1]))
+                shared[references[at]] += np.minimum(occurrences[at], count)
+        return self.references.lengths + sum(counts.values()) - 2 * shared
+
+    def sessions_with(self, event: int, at_least: int) -> int:
+        """Training sessions that hold an event so many times or more."""
+        if at_least <= 0:
+            return self.n_sessions
+        first, last = np.searchsorted(self.event_counts[:, 0], [event, event + 1])
+        rows = self.event_counts[first:last]
+        return int(rows[rows[:, 1] >= at_least, 2].sum())
+
+    def transition(self, before: int, event: int) -> Transition:
+        """Counts of a transition; -1 before is the begin, -1 as event the end of a session."""
+        width = self.n_known + 2
+        source = self.n_known if before < 0 else before
+        target = self.n_known + 1 if event < 0 else event
+        if max(before, event) >= self.n_known:
+            return Transition(0, 0, 0)
+        out, into = self._pair_margins
+        key = source * width + target
+        at = int(np.searchsorted(self.pair_keys, key))
+        together = int(self.pair_counts[at]) if at < len(self.pair_keys) and self.pair_keys[at] == key else 0
+        return Transition(together, int(out[source]), int(into[target]))
+
+    def gap_probability(self, before: int, event: int, gap_s: float) -> tuple[float, float]:
+        """Share of training gaps as long on this transition (else before this event, else anywhere), usual gap in s.
+
+        The usual one is the 99 % quantile. A gap within three times the longest one seen is no news: share 1.
+        """
+        width = self.n_known + 2
+        for group in (before * width + event if max(before, event) < self.n_known else None, -1 - event, _ALL):
+            row = None if group is None else self.gaps.row(group)
+            if row is not None:
+                usual = float(np.exp(self.gaps.quantiles[row, 2])) - self.gap_unit_s
+                value = float(np.log(gap_s + self.gap_unit_s))
+                if value <= float(self.gaps.quantiles[row, 3]) + np.log(3):
+                    return 1.0, usual
+                return tail_probability(value, int(self.gaps.n[row]), self.gaps.quantiles[row]), usual
+        return 1.0, float("nan")
+
+    def surprise_probability(self, event: int, surprise: float) -> float:
+        """Share of training occurrences of this event (else of any) that surprised the model as much."""
+        for group in (event, _ALL):
+            row = self.surprise.row(group)
+            if row is not None:
+                return tail_probability(surprise, int(self.surprise.n[row]), self.surprise.quantiles[row])
+        return 1.0
+
+    def usual_lengths(self) -> tuple[int, int]:
+        """The lengths between which 99 % of the training sessions lie."""
+        below = np.cumsum(self.lengths[:, 1]) / max(self.n_sessions, 1)
+        low, high = np.searchsorted(below, [0.005, 0.995])
+        last = len(self.lengths) - 1
+        return int(self.lengths[min(int(low), last), 0]), int(self.lengths[min(int(high), last), 0])
+
+    def length_probability(self, length: int) -> float:
+        """Smoothed share of training sessions at least as far out, on the nearer side, twice."""
+        shorter = int(self.lengths[self.lengths[:, 0] <= length, 1].sum())
+        longer = int(self.lengths[self.lengths[:, 0] >= length, 1].sum())
+        return min(1.0, 2 * (min(shorter, longer) + 1) / (self.n_sessions + 2))
+
+    def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """What a model folder keeps: a JSON object and arrays."""
+        values = {
+            "n_known": self.n_known,
+            "n_sessions": self.n_sessions,
+            "gap_unit_s": self.gap_unit_s,
+            "reference_keys": list(self.reference_keys),
+        }
+        arrays = {
+            "reference_offsets": self.references.offsets,
+            "reference_events": self.references.event_id,
+            "reference_counts": self.reference_counts,
+            "event_counts": self.event_counts,
+            "lengths": self.lengths,
+            "pair_keys": self.pair_keys,
+            "pair_counts": self.pair_counts,
+            **{f"gaps_{name}": array for name, array in vars(self.gaps).items()},
+            **{f"surprise_{name}": array for name, array in vars(self.surprise).items()},
+        }
+        return values, arrays
+
+    @classmethod
+    def from_state(cls, values: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> ExplainContext:
+        """The inverse of `state`; raises KeyError or ValueError where something is missing or does not fit."""
+        events = arrays["reference_events"]
+        check_offsets("reference_offsets", arrays["reference_offsets"], len(events))
+        return cls(
+            n_known=int(values["n_known"]),
+            n_sessions=int(values["n_sessions"]),
+            gap_unit_s=float(values["gap_unit_s"]),
+            references=SequenceTable(arrays["reference_offsets"], events, _no_gaps(len(events))),
+            reference_keys=tuple(values["reference_keys"]),
+            reference_counts=arrays["reference_counts"],
+            event_counts=arrays["event_counts"],
+            lengths=arrays["lengths"],
+            pair_keys=arrays["pair_keys"],
+            pair_counts=arrays["pair_counts"],
+            gaps=TailTable(arrays["gaps_keys"], arrays["gaps_n"], arrays["gaps_quantiles"]),
+            surprise=TailTable(arrays["surprise_keys"], arrays["surprise_n"], arrays["surprise_quantiles"]),
+        )
+
+
+_ALL = -(2**62)
+
+
+def _no_gaps(n: int) -> Float32Array:
+    return np.full(n, np.nan, np.float32)
+
+
+def fit_context(
+    sequences: SequenceTable,
+    keys: Sequence[str],
+    n_known: int,
+    *,
+    surprise: Float32Array | None = None,
+    normal: BoolArray | None = None,
+    max_references: int = 4096,
+    max_reference_events: int = 1_000_000,
+) -> ExplainContext:
+    """Learn what is normal from training sessions.
+
+    `keys` name the sessions, `surprise` is -log p by event (n_events,), `normal` (n_sessions,) leaves out those that
+    look abnormal themselves, so that a dirty log does not excuse its own faults. Of the distinct sessions the
+    commonest are kept to compare with.
+    """
+    if normal is not None and not normal.all():
+        kept = np.flatnonzero(normal)
+        if surprise is not None:
+            surprise = surprise[np.repeat(normal, sequences.lengths)]
+        sequences, keys = sequences.take(kept), [keys[int(index)] for index in kept]
+    events = sequences.event_id.astype(np.int64)
+    lengths = sequences.lengths
+    session = np.repeat(np.arange(len(sequences)), lengths)
+
+    pairs, occurrences = np.unique(session * n_known + events, return_counts=True)
+    most = int(occurrences.max(initial=0)) + 1
+    event_counts, n_with = np.unique(pairs % n_known * most + occurrences, return_counts=True)
+    distinct_lengths, n_long = np.unique(lengths, return_counts=True)
+
+    width = n_known + 2
+    filled = lengths > 0
+    starts, ends = sequences.offsets[:-1][filled], sequences.offsets[1:][filled]
+    before = np.empty_like(events)
+    before[1:] = events[:-1]
+    before[starts] = n_known
+    transitions = before * width + events
+    pair_keys, pair_counts = np.unique(
+        np.concatenate([transitions, events[ends - 1] * width + n_known + 1]), return_counts=True
+    )
+
+    gaps = np.maximum(sequences.gap_s.astype(np.float64), 0.0)  # a clock that ran backwards is no delay
+    unit = float(np.min(gaps, where=gaps > 0, initial=np.inf))
+    unit = unit if np.isfinite(unit) else 0.0
+    sample = np.flatnonzero(session % -(-max(len(events), 1) // MAX_TAIL_EVENTS) == 0)
+    log_gaps = np.log(gaps[sample] + unit) if unit else np.full(len(sample), np.nan)
+    log_p = np.full(len(sample), np.nan) if surprise is None else surprise[sample].astype(np.float64)
+    everywhere = np.full(len(sample), _ALL)
+    gap_groups = np.concatenate([transitions[sample], -1 - events[sample], everywhere])
+    first, counts = _references(sequences, max_references, max_reference_events)
+    references = sequences.take(first)
+    return ExplainContext(
+        n_known=n_known,
+        n_sessions=len(sequences),
+        gap_unit_s=unit,
+        references=SequenceTable(references.offsets, references.event_id, _no_gaps(len(references.event_id))),
+        reference_counts=counts,
+        reference_keys=tuple(keys[index] for index in first),
+        event_counts=np.column_stack([event_counts // most, event_counts % most, n_with]).astype(np.int64),
+        lengths=np.column_stack([distinct_lengths, n_long]).astype(np.int64),
+        pair_keys=pair_keys,
+        pair_counts=pair_counts.astype(np.int64),
+        gaps=tail_table(gap_groups, np.tile(log_gaps, 3)),
+        surprise=tail_table(np.concatenate([events[sample], everywhere]), np.tile(log_p, 2)),
+    )
+
+
+def _references(sequences: SequenceTable, max_references: int, max_events: int) -> tuple[Int64Array, Int64Array]:
+    """First occurrence and count of the commonest distinct sessions; equally common ones are spread over the log."""
+    first, _, counts = distinct_sequences(sequences)
+    spread = first.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)  # golden-ratio hashing scatters the ties
+    commonest = np.lexsort((spread, -counts))[:max_references]
+    commonest = commonest[
+        : int(np.searchsorted(np.cumsum(sequences.lengths[first[commonest]]), max_events, side="right"))
+    ]
+    return first[commonest], counts[commonest]

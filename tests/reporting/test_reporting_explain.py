@@ -1,0 +1,249 @@
+"""Attribution: damage is planted in normal sessions, and the planted line must be named with the right kind."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from reporting_shop import N_KNOWN, Session, normal_session, sequence_table
+
+from ai_detect import artifacts
+from ai_detect.reporting.explain import Explanation, explain_session, explain_sessions
+from ai_detect.reporting.reasons import Reason
+from ai_detect.reporting.reference import ExplainContext, fit_context
+from ai_detect.tables import SequenceTable
+
+N_PLANTED = 60
+ANY_ORDER = ({14, 15, 16}, {2, 3})  # normal sessions hold these in either order
+
+
+def explain(context: ExplainContext, session: Session, surprise: list[float] | None = None) -> Explanation:
+    table = sequence_table([session])
+    told = None if surprise is None else np.array(surprise, np.float32)
+    return explain_session(context, table.session(0), table.gap_s, told)
+
+
+def names(reason: Reason, kinds: set[str], places: set[int]) -> bool:
+    return reason.kind in kinds and bool(places & set(reason.positions))
+
+
+def foreign_unseen(ids: list[int], gaps: list[float], pick: random.Random) -> Callable[[Reason], bool]:
+    at = pick.randrange(1, len(ids))
+    ids.insert(at, N_KNOWN)
+    gaps.insert(at, 0.3)
+    return lambda reason: names(reason, {"unseen_event"}, {at})
+
+
+def foreign_rare(ids: list[int], gaps: list[float], pick: random.Random) -> Callable[[Reason], bool]:
+    at = pick.randrange(1, len(ids))
+    ids.insert(at, 22)
+    gaps.insert(at, 0.3)
+    return lambda reason: names(reason, {"rare_event"}, {at})
+
+
+def foreign_known(ids: list[int], gaps: list[float], pick: random.Random) -> Callable[[Reason], bool]:
+    at = pick.randrange(1, len(ids))
+    ids.insert(at, pick.choice([event for event in range(22) if event not in ids]))
+    gaps.insert(at, 0.3)
+    return lambda reason: names(reason, {"count", "order"}, {at})
+
+
+def removed(ids: list[int], gaps: list[float], pick: random.Random) -> Callable[[Reason], bool]:
+    at = pick.choice([at for at, event in enumerate(ids) if ids.count(event) == 1 and event not in (4, 22)])
+    event = ids.pop(at)
+    gaps.pop(at)
+    return lambda reason: reason.kind == "missing" and event in [other for other, _ in reason.expected]
+
+
+def swapped(ids: list[int], gaps: list[float], pick: random.Random) -> Callable[[Reason], bool]:
+    pairs = [{*ids[at : at + 2]} for at in range(len(ids) - 1)]
+    at = pick.choice(
+        [
+            at
+            for at, pair in enumerate(pairs)
+            if len(pair) == 2 and 22 not in pair and not any(pair <= free for free in ANY_ORDER)
+        ]
+    )
+    ids[at], ids[at + 1] = ids[at + 1], ids[at]
+    return lambda reason: names(reason, {"order"}, {at, at + 1})
+
+
+def repeated_block(ids: list[int], gaps: list[float], pick: random.Random) -> Callable[[Reason], bool]:
+    at, times = pick.randrange(len(ids) - 3), pick.randint(2, 3)
+    ids[at + 3 : at + 3] = ids[at : at + 3] * times
+    gaps[at + 3 : at + 3] = [0.2] * 3 * times
+    return lambda reason: names(reason, {"count"}, set(range(at, at + 3 * (times + 1))))
+
+
+def delayed(ids: list[int], gaps: list[float], pick: random.Random) -> Callable[[Reason], bool]:
+    at = pick.randrange(1, len(ids))
+    gaps[at] = 120.0
+    return lambda reason: names(reason, {"gap"}, {at})
+
+
+@pytest.mark.parametrize(
+    "plant", [foreign_unseen, foreign_rare, foreign_known, removed, swapped, repeated_block, delayed]
+)
+def test_the_planted_line_is_among_the_first_three_reasons(context: ExplainContext, plant: Callable) -> None:
+    pick = random.Random(plant.__name__)
+    first = among_three = 0
+    for _ in range(N_PLANTED):
+        ids, gaps = normal_session(pick)
+        is_it = plant(ids, gaps, pick)
+        hits = [is_it(reason) for reason in explain(context, (ids, gaps)).reasons]
+        first += hits[:1] == [True]
+        among_three += any(hits[:3])
+    assert among_three == N_PLANTED
+    assert first >= 0.85 * N_PLANTED
+
+
+def test_normal_sessions_have_no_strong_reason(context: ExplainContext) -> None:
+    pick = random.Random(5)
+    sessions = [session for session in (normal_session(pick) for _ in range(150)) if 22 not in session[0]]
+    named = sum(bool(explain(context, session).reasons) for session in sessions)
+    assert named <= 0.1 * len(sessions)
+
+
+def test_what_a_missing_line_says(context: ExplainContext) -> None:
+    explanation = explain(context, ([0, 1, 7, 8, 9, 9, 11, 6], [float("nan")] + [0.4] * 7))
+    reason = explanation.reasons[0]
+    assert (reason.kind, reason.event, reason.slot, reason.positions) == ("missing", 10, 6, ())
+    assert reason.facts["count"] == 0
+    assert reason.facts["share"] > 0.9
+    assert explanation.nearest is not None
+    assert [(row.mark, row.event) for row in explanation.nearest.diff if row.mark != "same"] == [("missing", 10)]
+    assert [row.event for row in explanation.nearest.diff if row.mark != "missing"] == [0, 1, 7, 8, 9, 9, 11, 6]
+
+
+def test_what_stands_in_the_place_of_a_new_line_was_expected(context: ExplainContext) -> None:
+    reason = explain(context, ([0, 1, 7, 8, 9, 9, N_KNOWN, 11, 6], [float("nan")] + [0.4] * 8)).reasons[0]
+    assert (reason.kind, reason.positions) == ("unseen_event", (6,))
+    assert reason.expected[0][0] == 10
+
+
+def test_a_long_session_of_the_right_lines_is_too_long_and_has_surplus_lines(context: ExplainContext) -> None:
+    explanation = explain(context, ([0, 1] + [2, 3] * 40 + [5, 6], [float("nan")] + [0.4] * 83))
+    assert {"length", "count"} <= {reason.kind for reason in explanation.reasons}
+
+
+def test_the_model_speaks_where_nothing_else_does(training: SequenceTable) -> None:
+    calm = np.full(len(training.event_id), 0.1, np.float32)
+    context = fit_context(training, [str(index) for index in range(len(training))], N_KNOWN, surprise=calm)
+    ids = [0, 1, 7, 8, 9, 9, 10, 11, 6]
+    session = (ids, [float("nan")] + [0.4] * 8)
+    assert explain(context, session, [0.1] * 9).reasons == ()
+    reasons = explain(context, session, [0.1] * 4 + [9.0] + [0.1] * 4).reasons
+    assert [(reason.kind, reason.positions) for reason in reasons] == [("order", (4,))]
+
+
+def test_what_the_model_expects_is_asked_for_and_never_the_line_itself(context: ExplainContext) -> None:
+    table = sequence_table([([0, 1, 12, 2, 3, 5, 6], [float("nan")] + [0.4] * 6)])
+    asked = []
+
+    def expected(ids: np.ndarray, position: int) -> list[tuple[int, float]]:
+        asked.append(position)
+        return [(int(ids[position]), 0.5), (2, 0.3), (7, 0.1)]
+
+    explanation = explain_sessions(context, table, [0, 0], expected=expected)[0]
+    reason = next(reason for reason in explanation.reasons if 2 in reason.positions)
+    assert reason.expected == ((2, 0.3), (7, 0.1))
+    assert len(asked) == len(set(asked))
+
+
+def test_suspicious_training_sessions_do_not_excuse_their_like() -> None:
+    pick = random.Random(3)
+    sessions = [normal_session(pick) for _ in range(300)]
+    broken: Session = ([0, 1, 7, N_KNOWN - 1, N_KNOWN - 1], [float("nan")] + [0.4] * 4)
+    sessions += [broken] * 40
+    keys = [str(index) for index in range(len(sessions))]
+    normal = np.arange(len(sessions)) < 300
+    dirty = fit_context(sequence_table(sessions), keys, N_KNOWN)
+    trimmed = fit_context(sequence_table(sessions), keys, N_KNOWN, normal=normal)
+    assert explain(dirty, broken).nearest.similarity == 1
+    assert explain(trimmed, broken).nearest.similarity < 1
+    assert trimmed.n_sessions == 300
+
+
+IDS = st.lists(st.integers(0, N_KNOWN + 2), max_size=40)
+
+
+@settings(max_examples=60, deadline=None)
+@given(ids=IDS, gap=st.floats(0, 1e9, width=32) | st.just(float("nan")), surprise=st.floats(0, 1e6, width=32))
+def test_any_session_is_explained_soundly(context: ExplainContext, ids: list[int], gap: float, surprise: float) -> None:
+    explanation = explain(context, (ids, [gap] * len(ids)), [surprise] * len(ids))
+    contributions = [reason.contribution for reason in explanation.reasons]
+    assert contributions == sorted(contributions, reverse=True)
+    assert not contributions or sum(contributions) == pytest.approx(1)
+    assert explanation.event_share.shape == (len(ids),)
+    assert np.all(np.isfinite(explanation.event_share))
+    for reason in explanation.reasons:
+        assert list(reason.positions) == sorted(reason.positions)
+        assert all(0 <= position < len(ids) for position in reason.positions)
+        assert bool(reason.positions) != (reason.slot is not None)
+        assert reason.slot is None or 0 <= reason.slot <= len(ids)
+    if explanation.nearest is not None:
+        assert [row.event for row in explanation.nearest.diff if row.mark != "missing"] == ids
+
+
+def test_sessions_are_explained_the_same_alone_and_together(context: ExplainContext) -> None:
+    pick = random.Random(8)
+    sessions = [normal_session(pick) for _ in range(6)] + [([0, 5, 5, N_KNOWN], [float("nan"), 0.1, 99.0, 0.1])] * 2
+    table = sequence_table(sessions)
+    together = explain_sessions(context, table, [7, 0, 6, 3])
+    assert list(together) == [7, 0, 6, 3]
+    for session, explanation in together.items():
+        alone = explain(context, sessions[session])
+        assert explanation.reasons == alone.reasons
+        assert explanation.nearest == alone.nearest
+
+
+def test_state_survives_a_model_folder(context: ExplainContext, tmp_path) -> None:
+    values, arrays = context.state()
+    artifacts.write_arrays(tmp_path / "normal.safetensors", arrays)
+    again = ExplainContext.from_state(
+        json.loads(json.dumps(values)), artifacts.read_arrays(tmp_path / "normal.safetensors")
+    )
+    session = ([0, 1, 7, N_KNOWN, 9, 9, 10, 6], [float("nan"), 0.1, 0.1, 0.1, 300.0, 0.1, 0.1, 0.1])
+    assert explain(again, session).reasons == explain(context, session).reasons
+    assert explain(again, session).nearest == explain(context, session).nearest
+
+
+def test_broken_state_is_refused(context: ExplainContext) -> None:
+    values, arrays = context.state()
+    with pytest.raises(KeyError):
+        ExplainContext.from_state(values, {name: array for name, array in arrays.items() if name != "gaps_n"})
+    with pytest.raises(ValueError, match="reference"):
+        ExplainContext.from_state({**values, "reference_keys": []}, arrays)
+
+
+def test_references_are_the_commonest_sessions_within_the_limits(training: SequenceTable) -> None:
+    keys = [str(index) for index in range(len(training))]
+    small = fit_context(training, keys, N_KNOWN, max_references=5)
+    full = fit_context(training, keys, N_KNOWN)
+    assert len(small.references) == 5
+    assert small.reference_counts.tolist() == full.reference_counts[:5].tolist()
+    assert small.n_sessions == full.n_sessions == len(training)
+    short = fit_context(training, keys, N_KNOWN, max_reference_events=30)
+    assert len(short.references.event_id) <= 30
+
+
+@pytest.mark.parametrize("sessions", [[], [([], [])], [([0], [float("nan")])]])
+def test_hardly_any_training_is_no_crash(sessions: list[Session]) -> None:
+    context = fit_context(sequence_table(sessions), [str(index) for index in range(len(sessions))], N_KNOWN)
+    explanation = explain(context, ([0, 1, N_KNOWN], [float("nan"), 1.0, float("nan")]))
+    assert sum(reason.contribution for reason in explanation.reasons) == pytest.approx(1)
+
+
+def test_gaps_within_what_the_clock_can_tell_are_no_reason() -> None:
+    ids = [0, 1, 5, 6]
+    sessions: list[Session] = [(ids, [float("nan"), 0.0, float(index % 2), 0.0]) for index in range(200)]
+    context = fit_context(sequence_table(sessions), [str(index) for index in range(200)], N_KNOWN)
+    assert explain(context, (ids, [float("nan"), 1.0, 2.0, 0.0])).reasons == ()
+    late = explain(context, (ids, [float("nan"), 0.0, 0.0, 60.0])).reasons
+    assert [(reason.kind, reason.positions) for reason in late] == [("gap", (3,))]
+    assert late[0].facts == {"gap_s": 60.0, "usual_s": 0.0}
