@@ -1,5 +1,6 @@
-"""Flags made from the settings classes of config.py by pydantic-settings, which was chosen because it reports which flags were
-typed (resume needs that), checks ranges with the same declarations, and lets a config file use the same names."""
+"""Flags made from the settings classes of config.py by pydantic-settings, which was chosen because it reports which
+flags were typed (resume needs that), checks ranges with the same declarations, and lets a config file use the same
+names."""
 
 from __future__ import annotations
 
@@ -93,7 +94,9 @@ def _config_file(path: Path, settings: type[config.Settings]) -> dict[str, Any]:
         raise ConfigError(f"--config: {error}") from error
     if not isinstance(values, dict):
         raise ConfigError(f"--config {path}: expected one JSON object of settings")
-    unknown = [config.unknown_name(key, settings.model_fields, "setting") for key in values if key not in settings.model_fields]
+    unknown = [
+        config.unknown_name(key, settings.model_fields, "setting") for key in values if key not in settings.model_fields
+    ]
     if unknown:
         raise ConfigError(f"--config {path}: " + "; ".join(unknown))
     return values

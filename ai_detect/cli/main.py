@@ -12,6 +12,10 @@ from dataclasses import dataclass
 from ai_detect import __version__, config
 from ai_detect.errors import AiDetectError, ConfigError
 
+# Threads of OpenMP that wait for each other by spinning make training ten times slower beside any other busy process
+# (measured); it is read when torch loads its OpenMP, later than here.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 
 @dataclass(frozen=True)
 class Command:
@@ -35,7 +39,8 @@ COMMANDS: dict[str, Command] = {
         "ai_detect.cli.train_command",
         "  {prog} --train_file ./dataset/train.log --eval_file ./dataset/eval.log\n"
         "  {prog} --train_file ./dataset/train.log --use_best_checkpoint --num_epochs 10\n"
-        "  {prog} --train_file ./dataset/train.log --checkpoint_path ./checkpoint/checkpoint-1000 --detection_method knn",
+        "  {prog} --train_file ./dataset/train.log --checkpoint_path ./checkpoint/checkpoint-1000 "
+        "--detection_method knn",
     ),
     "detect": Command(
         config.DetectCommand,
@@ -50,7 +55,9 @@ COMMANDS: dict[str, Command] = {
         "  {prog} --test_file ./dataset/test.log --label_file ./dataset/labels.csv --eval_all_methods\n"
         "  {prog} --test_file bgl.log --label_regex '^[^-]'",
     ),
-    "parse": Command(config.ParseCommand, "ai_detect.cli.parse_command", "  {prog} --log_file app.log --output_dir out"),
+    "parse": Command(
+        config.ParseCommand, "ai_detect.cli.parse_command", "  {prog} --log_file app.log --output_dir out"
+    ),
     "checkpoints": Command(
         config.CheckpointsCommand,
         "ai_detect.cli.checkpoints_command",
@@ -76,7 +83,9 @@ def _overview() -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns its exit code (0 done, 1 failure, 2 usage, 3 anomalies found, 4 no input, 130/143 signals)."""
+    """Run one command; returns its exit code (0 done, 1 failure, 2 usage, 3 anomalies found, 4 no input, 130/143
+    signals).
+    """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(_overview())

@@ -1,0 +1,73 @@
+"""detect: score a log with a trained model."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ai_detect.cli.model_folder import load_model
+from ai_detect.cli.progress import TerminalProgress
+from ai_detect.cli.results import describe, print_summary, write_results
+from ai_detect.config import MODEL_BOUND, DetectCommand, InputSettings, RunSettings
+from ai_detect.errors import ConfigError
+from ai_detect.reporting.findings import anomalies_jsonl
+from ai_detect.training.signals import SignalFlag
+
+
+def run(command: DetectCommand, typed: Mapping[str, Any]) -> int:
+    """Score the log, write the findings; exit code 3 with --fail_on_anomaly where there are any."""
+    with SignalFlag() as signals:
+        progress = TerminalProgress(command.quiet, signals)
+        begun = time.monotonic()
+        pipeline = load_model(command.model_dir, command.train_file, progress)
+        loaded = time.monotonic()
+        log = pipeline.parse(command.log_file, reading_settings(command, typed, pipeline.settings), progress=progress)
+        parsed = time.monotonic()
+        scored = pipeline.score(
+            log,
+            method=command.detection_method,
+            threshold=command.threshold,
+            false_alarm_rate=command.false_alarm_rate,
+            progress=progress,
+        )
+        timings = {"load": loaded - begun, "parse": parsed - loaded, "score": time.monotonic() - parsed}
+        described = describe(
+            pipeline,
+            scored,
+            top_k=command.top_k,
+            timings_s=timings,
+            method=command.detection_method,
+            check=lambda: signals.check("explaining"),
+        )
+    if command.output_dir == "-":
+        sys.stdout.write(anomalies_jsonl(described.findings))
+    else:
+        folder = Path(command.output_dir)
+        write_results(described, folder, top_k=command.top_k, wanted=command.format)
+        print_summary(described, folder)
+    return 3 if command.fail_on_anomaly and described.findings else 0
+
+
+def reading_settings(command: InputSettings, typed: Mapping[str, Any], model: RunSettings) -> InputSettings:
+    """The model's way to read logs with what was typed on top; raises ConfigError where sessions would be cut
+    differently.
+    """
+    names = [name for name in InputSettings.model_fields if name in typed]
+    changed = [
+        f"--{name} {getattr(command, name)} (model: {getattr(model, name)})"
+        for name in names
+        if name in MODEL_BOUND
+        and getattr(command, name) != getattr(model, name)
+        and not (name == "window_type" and command.windowing == model.windowing)
+    ]
+    if changed:
+        raise ConfigError(
+            f"{'; '.join(changed)}: the model knows sessions of its own shape only; leave it out, or train anew"
+        )
+    values = {name: getattr(model, name) for name in InputSettings.model_fields}
+    if {"session_regex", "session_field", "session_by_file"} & set(names):
+        values |= {"session_regex": None, "session_field": None, "session_by_file": False}
+    return InputSettings(**{**values, **{name: getattr(command, name) for name in names}})

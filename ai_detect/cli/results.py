@@ -1,0 +1,134 @@
+"""From a scored log to the files of detect, written whole or not at all."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ai_detect import artifacts
+from ai_detect.errors import DataError
+from ai_detect.ingest.log_reader import fetch_lines
+from ai_detect.pipeline import LogAnomalyPipeline, Scored
+from ai_detect.reporting.findings import anomalies_jsonl, build_findings, rank_anomalies, scores_csv, summarise
+from ai_detect.reporting.report import ScoredLog, detection_report, rows_to_read
+from ai_detect.reporting.wording import visible
+from ai_detect.tables import EventTable, Int64Array
+from ai_detect.training.state import TrainerState, versions
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class History:
+    """The training run behind a model, as the report's curves want it."""
+
+    rows: tuple[Mapping[str, Any], ...]
+    resume_steps: tuple[int, ...]
+
+
+def history_of(state: TrainerState) -> History:
+    """Losses and learning rates at each evaluation, and the steps at which the run was resumed."""
+    names = ("step", "train_loss", "val_loss", "learning_rate")
+    columns = (state.loss_steps, state.train_losses, state.val_losses, state.learning_rates)
+    rows = tuple(dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True))
+    return History(rows, tuple(item.parent.step for item in state.lineage if item.parent is not None))
+
+
+def describe(
+    pipeline: LogAnomalyPipeline,
+    scored: Scored,
+    *,
+    top_k: int,
+    timings_s: Mapping[str, float],
+    method: str | None = None,
+    check: Callable[[], None] = lambda: None,
+) -> ScoredLog:
+    """Explain every anomaly and reread the lines that findings and pages quote."""
+    begun = time.monotonic()
+    log = scored.log
+    explanations = pipeline.explain(scored, rank_anomalies(scored.scores), check=check)
+    raw_lines = _raw_lines(
+        scored, rows_to_read(log.events, log.sessions, explanations, top_k), pipeline.settings.encoding
+    )
+    findings = build_findings(
+        log.events, log.sessions, scored.scores, explanations, raw_lines=raw_lines, model=pipeline.identity
+    )
+    summary = summarise(
+        log.events,
+        log.sessions,
+        scored.scores,
+        findings,
+        model=pipeline.identity,
+        detection=pipeline.detection(method),
+        timings_s={**timings_s, "explain": time.monotonic() - begun},
+        versions=versions(),
+    )
+    return ScoredLog(log.events, log.sessions, scored.scores, explanations, findings, raw_lines, summary)
+
+
+def _raw_lines(scored: Scored, rows: Int64Array, encoding: str) -> dict[int, list[str]]:
+    """The physical lines of these events, each file read once."""
+    events, found = scored.log.events, dict[int, list[str]]()
+    by_path = {source.path: source for source in scored.log.sources}
+    by_file: dict[str, list[int]] = {}
+    for row in rows.tolist():
+        by_file.setdefault(events.source_of(row).path, []).append(row)
+    for path, chosen in by_file.items():
+        spans = [(int(events.offset[row]), _n_lines(events, row)) for row in chosen]
+        try:
+            found.update(zip(chosen, fetch_lines(by_path[path], spans, encoding), strict=True))
+        except DataError as error:
+            logger.warning("the findings quote no lines of %s: %s", path, error)
+    return found
+
+
+def _n_lines(events: EventTable, row: int) -> int:
+    return events.last_line(row) - int(events.line[row]) + 1
+
+
+def write_results(
+    described: ScoredLog, folder: Path, *, top_k: int, history: History | None = None, wanted: str = "all"
+) -> None:
+    """Write the files that `wanted` names ("all", "csv", "jsonl" or "html") and summary.json."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if wanted in ("all", "csv"):
+            artifacts.write_text(
+                folder / "scores.csv", scores_csv(described.events, described.sessions, described.scores)
+            )
+        if wanted in ("all", "jsonl"):
+            artifacts.write_text(folder / "anomalies.jsonl", anomalies_jsonl(described.findings))
+        if wanted in ("all", "html"):
+            page = detection_report(
+                described,
+                top_k=top_k,
+                history=history.rows if history else (),
+                resume_steps=history.resume_steps if history else (),
+            )
+            artifacts.write_text(folder / "report.html", page)
+        artifacts.write_json(folder / "summary.json", described.summary)
+    except OSError as error:
+        raise DataError(f"{folder}: results cannot be written ({error.strerror}); give another --output_dir") from error
+
+
+def print_summary(described: ScoredLog, folder: Path, shown: int = 5) -> None:
+    """What was found, in a few lines on standard output."""
+    summary = described.summary
+    print(
+        f"{summary['n_anomalies']:,} of {summary['n_sessions']:,} sessions are anomalies "
+        f"({summary['n_lines']:,} lines, threshold {summary['threshold']:.4f})"
+    )
+    for finding in described.findings[:shown]:
+        source = finding["source"]
+        place = f"{visible(source['file'])}:{source['line_start']}"
+        print(f"  {finding['score']:.4f}  {visible(finding['session'])}  {place}  {finding['summary']}")
+    if len(described.findings) > shown:
+        print(f"  ... and {len(described.findings) - shown:,} more")
+    for note in summary["notes"]:
+        print(f"note: {note}", file=sys.stderr)
+    print(f"results in {folder}")
