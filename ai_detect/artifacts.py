@@ -1,7 +1,7 @@
 """Files that are written whole or not at all, and read without running code.
 
-Everything on disk is JSON, safetensors, npy without objects, or text. Directories are built under a temporary name, fsynced, and
-renamed; single files likewise. After a crash there is the old content or the new, never a mixture.
+Everything on disk is JSON, safetensors, npy without objects, or text. Directories are built under a temporary name,
+fsynced, and renamed; single files likewise. After a crash there is the old content or the new, never a mixture.
 """
 
 from __future__ import annotations
@@ -119,4 +119,6 @@ def sha256_file(path: Path) -> str:
 
 def sha256_json(value: Any) -> str:
     """Hex sha256 of a value's canonical JSON."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()).hexdigest()
+    return hashlib.sha256(
+        json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+    ).hexdigest()

@@ -1,7 +1,7 @@
 """Every setting, declared once: name, type, default, help, range, and what a change of it means on resume.
 
-The flags, the keys of a config file, the README's table and the JSON in a checkpoint all come from these classes. Order:
-defaults < config file < flags; on resume the checkpoint takes the place of the defaults.
+The flags, the keys of a config file, the README's table and the JSON in a checkpoint all come from these classes.
+Order: defaults < config file < flags; on resume the checkpoint takes the place of the defaults.
 """
 
 from __future__ import annotations
@@ -37,23 +37,33 @@ class InputSettings(Settings):
     """How lines are read and grouped into sessions."""
 
     log_format: str = _setting(
-        "auto", 'header layout: auto, a known name, or a header string such as "<Date> <Time> <Level> <Component>: <Content>"', "refuse"
+        "auto",
+        'header layout: auto, a known name, or a header string such as "<Date> <Time> <Level> <Component>: <Content>"',
+        "refuse",
     )
     session_regex: str | None = _setting(
         None, "lines whose match (group 1 if there is one) is equal form a session", "refuse"
     )
     session_field: str | None = _setting(None, "a named header or JSON field is the session key", "refuse")
     session_by_file: bool = _setting(False, "each file of a folder or glob is one session", "refuse")
-    message_field: str | None = _setting(None, "JSON lines: the field that is mined (default: message, msg, log, ...)", "refuse")
+    message_field: str | None = _setting(
+        None, "JSON lines: the field that is mined (default: message, msg, log, ...)", "refuse"
+    )
     window_type: Literal["session", "fixed", "sliding", "time"] | None = _setting(
         None, "how lines are grouped (default: session where a session key is given, else fixed)", "refuse"
     )
     window_size: int = _setting(50, "lines a fixed or sliding window", "refuse", ge=1, le=100_000)
-    stride: int | None = _setting(None, "lines between the starts of sliding windows (default: half a window)", "refuse", ge=1)
+    stride: int | None = _setting(
+        None, "lines between the starts of sliding windows (default: half a window)", "refuse", ge=1
+    )
     window_seconds: float = _setting(300.0, "length of a time window in seconds", "refuse", gt=0)
-    not_join_lines: bool = _setting(False, "do not join continuation lines (stack traces) to the message before them", "refuse")
+    not_join_lines: bool = _setting(
+        False, "do not join continuation lines (stack traces) to the message before them", "refuse"
+    )
     encoding: str = _setting("utf-8", "encoding of the log; undecodable bytes are kept and counted", "refuse")
-    drain_config: Path | None = _setting(None, "an existing drain3.ini whose masks and Drain settings are used", "refuse")
+    drain_config: Path | None = _setting(
+        None, "an existing drain3.ini whose masks and Drain settings are used", "refuse"
+    )
 
     @field_validator("session_regex")
     @classmethod
@@ -108,10 +118,16 @@ class EncoderSettings(Settings):
     """The shape of the session encoder."""
 
     dim: int = _setting(64, "width of event and session vectors", "refuse", ge=8, le=1024, multiple_of=8)
-    n_layers: int = _setting(2, "transformer layers", "refuse", ge=1, le=24)
+    n_layers: int = _setting(1, "transformer layers", "refuse", ge=1, le=24)
     n_heads: int = _setting(4, "attention heads (must divide dim)", "refuse", ge=1, le=64)
     n_word_buckets: int = _setting(4096, "hash buckets for the words of templates", "refuse", ge=64, le=1 << 20)
-    max_events: int = _setting(128, "events that the encoder takes in one piece; longer sessions are encoded in pieces", "refuse", ge=8, le=4096)
+    max_events: int = _setting(
+        128,
+        "events that the encoder takes in one piece; longer sessions are encoded in pieces",
+        "refuse",
+        ge=8,
+        le=4096,
+    )
     dropout: float = _setting(0.1, "dropout in training", "refuse", ge=0, lt=1)
 
     @model_validator(mode="after")
@@ -125,9 +141,14 @@ class TrainingSettings(Settings):
     """The training loop, its checkpoints and when it stops."""
 
     num_epochs: int | None = _setting(
-        None, "epochs: 10 in all for train; N further ones for resume (default there: finish the interrupted run, or 5 more)", "warn", ge=1
+        None,
+        "epochs: 10 in all for train; N further ones for resume (default there: finish the interrupted run, or 5 more)",
+        "warn",
+        ge=1,
     )
-    batch_size: int = _setting(128, "sessions an optimizer step sees at once; never changes a score", "warn", ge=1, le=65_536)
+    batch_size: int = _setting(
+        128, "sessions an optimizer step sees at once; never changes a score", "warn", ge=1, le=65_536
+    )
     learning_rate: float = _setting(2e-3, "peak learning rate of AdamW", "warn", gt=0, le=1)
     warmup_steps: int = _setting(20, "steps of linear warm-up", "warn", ge=0)
     weight_decay: float = _setting(0.01, "decoupled weight decay", "warn", ge=0, le=1)
@@ -141,11 +162,15 @@ class TrainingSettings(Settings):
     not_early_stopping: bool = _setting(False, "train all epochs whatever the validation loss", "warn")
     not_use_contrastive: bool = _setting(False, "switch the contrastive loss off (masked events only)", "warn")
     not_use_augmentation: bool = _setting(False, "switch augmented views and shifted negatives off", "warn")
-    eval_ratio: float = _setting(0.2, "share of the sessions, the last in time, held out where no evaluation file is given", "refuse", ge=0, lt=1)
+    eval_ratio: float = _setting(
+        0.2, "share of the sessions, the last in time, held out where no evaluation file is given", "refuse", ge=0, lt=1
+    )
     seed: int = _setting(42, "everything random is a function of this", "refuse", ge=0, lt=1 << 63)
     device: str = _setting("auto", "auto, cpu, cuda or cuda:N")
     precision: Literal["fp32", "bf16"] = _setting("fp32", "arithmetic of the encoder in training", "warn")
-    report_to: Literal["none", "tensorboard", "wandb"] = _setting("none", "also log metrics there (metrics.jsonl is always written)")
+    report_to: Literal["none", "tensorboard", "wandb"] = _setting(
+        "none", "also log metrics there (metrics.jsonl is always written)"
+    )
 
 
 class DetectionSettings(Settings):
@@ -153,8 +178,12 @@ class DetectionSettings(Settings):
 
     detection_method: DetectionMethod = _setting("ensemble", "detector", "warn")
     fusion_method: FusionMethod = _setting("dynamic_weight", "how the ensemble combines its p-values", "warn")
-    contamination: float | None = _setting(None, "expected share of anomalies in the training log, in (0, 0.5]", gt=0, le=0.5)
-    false_alarm_rate: float | None = _setting(None, "share of normal sessions that may raise an alarm, in (0, 0.5]", gt=0, le=0.5)
+    contamination: float | None = _setting(
+        None, "expected share of anomalies in the training log, in (0, 0.5]", gt=0, le=0.5
+    )
+    false_alarm_rate: float | None = _setting(
+        None, "share of normal sessions that may raise an alarm, in (0, 0.5]", gt=0, le=0.5
+    )
 
     @model_validator(mode="after")
     def _one_threshold(self) -> DetectionSettings:
@@ -179,7 +208,9 @@ class TrainCommand(OutputSettings, RunSettings):
     """Train on a log: parse, learn what is normal, fit the detectors, save the model, score the evaluation file."""
 
     train_file: str = _setting(..., "log to learn from: a file, glob, folder or - (gz, zst, bz2, xz read as they are)")
-    eval_file: str | None = _setting(None, "log for validation and early stopping (default: the tail of the training log)", "warn")
+    eval_file: str | None = _setting(
+        None, "log for validation and early stopping (default: the tail of the training log)", "warn"
+    )
     checkpoint_dir: Path = _setting(Path("./checkpoint"), "where checkpoints go")
     model_dir: Path | None = _setting(None, "where the finished model goes (default: <checkpoint_dir>/model)")
     overwrite: bool = _setting(False, "train: discard the checkpoints of an earlier run in the folder")
@@ -192,7 +223,9 @@ class ResumeCommand(TrainCommand):
     use_best_checkpoint: bool = _setting(False, "the valid checkpoint of lowest validation loss")
     total_epochs: int | None = _setting(None, "go on to this epoch in all", "warn", ge=1)
     new_data: bool = _setting(False, "allow another training log than the checkpoint's: fine-tune on it")
-    lr_policy: Literal["continue", "rewarm", "constant"] = _setting("continue", "learning rate beyond the planned schedule", "warn")
+    lr_policy: Literal["continue", "rewarm", "constant"] = _setting(
+        "continue", "learning rate beyond the planned schedule", "warn"
+    )
     force: bool = _setting(False, "override a refused seed or validation split")
 
     @model_validator(mode="after")
@@ -208,10 +241,16 @@ class DetectCommand(OutputSettings, InputSettings):
     """Score a log with a trained model and report the anomalies, each with its lines and reasons."""
 
     log_file: str = _setting(..., "log to score: a file, glob, folder or - for standard input")
-    model_dir: Path = _setting(Path("./checkpoint"), "a model folder, a checkpoint folder that holds model/, or a checkpoint-*")
+    model_dir: Path = _setting(
+        Path("./checkpoint"), "a model folder, a checkpoint folder that holds model/, or a checkpoint-*"
+    )
     train_file: str | None = _setting(None, "only with a checkpoint-*: the log to fit the detectors on")
-    detection_method: DetectionMethod | None = _setting(None, "any method that the model holds (default: the one it was trained for)")
-    threshold: float | None = _setting(None, "alarm at this calibrated score and above (default: the model's)", ge=0, le=1)
+    detection_method: DetectionMethod | None = _setting(
+        None, "any method that the model holds (default: the one it was trained for)"
+    )
+    threshold: float | None = _setting(
+        None, "alarm at this calibrated score and above (default: the model's)", ge=0, le=1
+    )
     false_alarm_rate: float | None = _setting(None, "alarm where the p-value is at most this", gt=0, le=0.5)
     top_k: int = _setting(50, "anomalies shown in the report, most abnormal first (files hold all)", ge=0)
     fail_on_anomaly: bool = _setting(False, "exit with 3 where anomalies are found")
@@ -231,9 +270,13 @@ class EvaluateCommand(OutputSettings, InputSettings):
     label_file: Path | None = _setting(None, "CSV session,label (Normal/Anomaly or 0/1)")
     label_regex: str | None = _setting(None, "a line that matches marks its session as an anomaly")
     with_labels: bool = _setting(False, "take labels.csv, label.csv or anomaly_label.csv beside the test file")
-    model_dir: Path = _setting(Path("./checkpoint"), "a model folder, a checkpoint folder that holds model/, or a checkpoint-*")
+    model_dir: Path = _setting(
+        Path("./checkpoint"), "a model folder, a checkpoint folder that holds model/, or a checkpoint-*"
+    )
     train_file: str | None = _setting(None, "only with a checkpoint-*: the log to fit the detectors on")
-    detection_method: DetectionMethod | None = _setting(None, "any method that the model holds (default: the one it was trained for)")
+    detection_method: DetectionMethod | None = _setting(
+        None, "any method that the model holds (default: the one it was trained for)"
+    )
     eval_all_methods: bool = _setting(False, "every method in one table and picture")
     top_k: int = _setting(20, "anomalies shown in the report", ge=0)
 
@@ -291,7 +334,7 @@ def unknown_name(name: str, known: Mapping[str, Any], kind: str) -> str:
 
 def _problem(item: Any) -> str:
     name = ".".join(str(part) for part in item["loc"])
-    message = item["msg"].removeprefix("Value error, ")
+    message: str = item["msg"].removeprefix("Value error, ")
     if item["type"] == "missing":
         return f"--{name} is required"
     if item["type"] == "literal_error":

@@ -59,9 +59,9 @@ class SourceSpan:
 class EventTable:
     """One row a message, in input order (a multi-line message is one row).
 
-    A message's last line is the line before the next message of the same file. Raw text is not held: a report rereads it
-    by `offset`. Event ids below `n_known` are the model's vocabulary; the others are messages that no template matched,
-    one id for each distinct masked text, so that an unseen event keeps its words.
+    A message's last line is the line before the next message of the same file. Raw text is not held: a report rereads
+    it by `offset`. Event ids below `n_known` are the model's vocabulary; the others are messages that no template
+    matched, one id for each distinct masked text, so that an unseen event keeps its words.
     """
 
     offset: Int64Array  # byte offset in the (decompressed) file

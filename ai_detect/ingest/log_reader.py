@@ -211,6 +211,16 @@ def _fingerprint(source: LogSource) -> FileFingerprint:
     return FileFingerprint(source.path, n_bytes, n_lines, digest.hexdigest(), *edges)
 
 
+def prefix_sha256(source: LogSource, n_bytes: int) -> str:
+    """Hex sha256 of the first `n_bytes` of the decompressed content: tells whether a log only grew."""
+    digest = hashlib.sha256()
+    with open_bytes(source.file, source.path) as (content, _):
+        while n_bytes > 0 and (data := content.read(min(n_bytes, _EDGE_BYTES))):
+            digest.update(data)
+            n_bytes -= len(data)
+    return digest.hexdigest()
+
+
 def _spool(stream: BinaryIO, name: str) -> LogSource:
     with tempfile.NamedTemporaryFile(prefix="ai_detect-", suffix=".log", delete=False) as file:
         atexit.register(Path(file.name).unlink, missing_ok=True)

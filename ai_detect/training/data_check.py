@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ai_detect.errors import ConfigError
-from ai_detect.ingest.log_reader import FileFingerprint, LogSource, read_prefix
+from ai_detect.ingest.log_reader import FileFingerprint, LogSource, prefix_sha256
 
 
 def check_same_data(
@@ -19,17 +18,17 @@ def check_same_data(
     for old, new, source in zip(stored, found, sources, strict=False):
         if old["sha256"] != new.sha256:
             grown = ""
-            if (
-                old["n_bytes"] < new.n_bytes
-                and hashlib.sha256(read_prefix(source, old["n_bytes"])).hexdigest() == old["sha256"]
-            ):
+            if old["n_bytes"] < new.n_bytes and prefix_sha256(source, old["n_bytes"]) == old["sha256"]:
                 grown = f" (it grew by {new.n_lines - old['n_lines']:,} lines)"
             raise ConfigError(
-                f"--train_file {spec}: {new.path} ({new.n_bytes:,} bytes, sha256 {new.sha256[:12]}) is not the training log of the "
-                f"checkpoint ({old['path']}, {old['n_bytes']:,} bytes, sha256 {old['sha256'][:12]}){grown}; give that log, or train "
+                f"--train_file {spec}: {new.path} ({new.n_bytes:,} bytes, sha256 {new.sha256[:12]}) is not "
+                f"the training log of the "
+                f"checkpoint ({old['path']}, {old['n_bytes']:,} bytes, sha256 "
+                f"{old['sha256'][:12]}){grown}; give that log, or train "
                 "anew in another --checkpoint_dir"
             )
     raise ConfigError(
-        f"--train_file {spec}: {len(found)} files, the checkpoint was trained on {len(stored)}; give the same files, or train anew "
+        f"--train_file {spec}: {len(found)} files, the checkpoint was trained on {len(stored)}; give the "
+        f"same files, or train anew "
         "in another --checkpoint_dir"
     )

@@ -26,15 +26,19 @@ class EncoderTask:
         self.model = model
         self.n_samples = len(train)
         self._train = train
-        self._validation = validation
+        self._validation = None if validation is None else _known_events(validation, model.n_events)
         self._settings = settings
 
     def training_loss(self, indices: Int64Array, epoch: int) -> tuple[Tensor, dict[str, float]]:
-        """Mean loss of these training sessions; a function of weights, indices, epoch and the dropout generator alone."""
+        """Mean loss of these training sessions; a function of weights, indices, epoch and the dropout generator
+        alone.
+        """
         return self._loss(self._train, indices, epoch)
 
     def validation_loss(self) -> float | None:
-        """Mean loss of the validation sessions (evenly spaced ones of a large set), None without any; the same views every time."""
+        """Mean loss of the validation sessions (evenly spaced ones of a large set), None without any; the same
+        views every time.
+        """
         if self._validation is None or len(self._validation) == 0:
             return None
         n = len(self._validation)
@@ -65,3 +69,11 @@ class EncoderTask:
             augmentation=not settings.not_use_augmentation,
         )
         return training_loss(self.model, batch, contrastive=contrastive)
+
+
+def _known_events(sequences: SequenceTable, n_events: int) -> SequenceTable:
+    """The sessions without the events that training never saw: there is no target for them, and a loss that rises with
+    their number would stop training for what it cannot learn."""
+    known = sequences.event_id < n_events
+    n_before = np.concatenate([np.zeros(1, np.int64), np.cumsum(known)])
+    return SequenceTable(n_before[sequences.offsets], sequences.event_id[known], sequences.gap_s[known])

@@ -26,7 +26,8 @@ class Difference:
 def resumed_settings(
     stored: RunSettings, command: RunSettings, typed: Collection[str], *, force: bool = False
 ) -> tuple[RunSettings, list[Difference]]:
-    """The stored settings with every typed one applied, and the differences; `--num_epochs` is a plan, not a difference.
+    """The stored settings with every typed one applied, and the differences; `--num_epochs` is a plan, not a
+    difference.
 
     Raises ConfigError with both values of every setting that would make it another model.
     """

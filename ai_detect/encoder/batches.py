@@ -1,0 +1,139 @@
+"""Sessions as padded token arrays: pieces of bounded length, length buckets, and training batches.
+
+A training batch is a pure function of (seed, epoch, session indices); what is made of one session never depends on the
+others in its batch, so neither batch size, worker, nor resume changes a sample.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ai_detect.sequences.augmentation import light_view, mix64, mix64_array, shifted_negative
+from ai_detect.tables import BoolArray, Int32Array, Int64Array, SequenceTable
+
+#: Tokens that are no events; a piece that is not a session's first begins with CONTINUE.
+PAD, BEGIN, END, CONTINUE = 0, 1, 2, 3
+#: Token of event id 0.
+FIRST_EVENT = 4
+
+#: Share of the events that a training sample shows by their words alone, as an event unseen in training looks.
+_UNSEEN_SHARE = 1 / 16
+_BUCKETS = (16, 24, 32, 48, 64, 80, 104, 136)
+
+
+class Piece(NamedTuple):
+    """A run of a session's events from `start` on; the first `n_context` of them belong to the piece before as well."""
+
+    events: Int32Array
+    start: int
+    ends: bool
+    n_context: int
+
+
+@dataclass(frozen=True)
+class TokenGroup:
+    """Token rows of one length bucket, and which pieces they are."""
+
+    tokens: Int64Array  # (n, length)
+    pieces: Int64Array  # (n,) index into the pieces given
+
+
+@dataclass(frozen=True)
+class EncodedBatch:
+    """What one training step sees: pieces 0..n-1 are the sessions, n..2n-1 their light views, 2n..3n-1 damaged copies.
+
+    Views are absent without the contrastive loss, damaged copies also without augmentation.
+    """
+
+    groups: tuple[TokenGroup, ...]
+    n: int
+    n_negatives: int
+    unseen: BoolArray  # (n, n_events) events that this sample shows by their words alone
+    content: NDArray[
+        np.int64
+    ]  # (n + n_negatives,) hash of the multiset of events: of the sessions, then of the negatives
+
+
+def bucket_length(n_tokens: int) -> int:
+    """Padded length of a row of `n_tokens` tokens: a function of the row alone."""
+    return next((length for length in _BUCKETS if n_tokens <= length), -(-n_tokens // 64) * 64)
+
+
+def pieces_of(events: Int32Array, max_events: int) -> list[Piece]:
+    """A session as pieces of at most `max_events` events, each beginning with the last quarter of the one before."""
+    n_context = max_events // 4
+    starts = range(0, max(1, len(events) - n_context), max_events - n_context)
+    return [
+        Piece(events[start : start + max_events], start, start + max_events >= len(events), n_context if start else 0)
+        for start in starts
+    ]
+
+
+def group_pieces(pieces: Sequence[Piece]) -> list[TokenGroup]:
+    """Token rows of pieces by length bucket, shortest bucket first, in the given order within a bucket."""
+    lengths = np.array([1 + len(piece.events) + piece.ends for piece in pieces], np.int64)
+    buckets = np.array([bucket_length(length) for length in lengths.tolist()], np.int64)
+    groups = []
+    for length in np.unique(buckets):
+        chosen = np.flatnonzero(buckets == length)
+        members = [pieces[i] for i in chosen.tolist()]
+        n_events = np.array([len(piece.events) for piece in members])[:, None]
+        column = np.arange(length)
+        tokens = np.full((len(chosen), length), PAD, np.int64)
+        tokens[:, 0] = [CONTINUE if piece.start else BEGIN for piece in members]
+        tokens[(column > 0) & (column <= n_events)] = np.concatenate([piece.events for piece in members]) + FIRST_EVENT
+        tokens[(column == n_events + 1) & np.array([piece.ends for piece in members])[:, None]] = END
+        groups.append(TokenGroup(tokens, chosen))
+    return groups
+
+
+def make_batch(
+    sequences: SequenceTable,
+    indices: Int64Array,
+    seed: int,
+    epoch: int,
+    *,
+    n_events: int,
+    max_events: int,
+    contrastive: bool = True,
+    augmentation: bool = True,
+) -> EncodedBatch:
+    """The sessions in `indices`, a light view and a damaged copy of each; event ids below `n_events` are known.
+
+    A session longer than `max_events` is represented by one run of its events, another one in each epoch. Without
+    `augmentation` the view is the session itself (dropout still sets the two apart) and nothing is damaged.
+    """
+    seeds = [mix64(seed, epoch, index) for index in np.asarray(indices).tolist()]
+    plain = [_crop(sequences.session(index), max_events, s) for index, s in zip(indices, seeds, strict=True)]
+    views, negatives = [], []
+    if contrastive and augmentation:
+        views = [p._replace(events=light_view(p.events, mix64(s, 1))) for p, s in zip(plain, seeds, strict=True)]
+        negatives = [_damaged(p, mix64(s, 2), n_events, max_events) for p, s in zip(plain, seeds, strict=True)]
+    elif contrastive:
+        views = plain
+    numbers = np.array(seeds, np.uint64)[:, None] + np.arange(n_events, dtype=np.uint64)
+    unseen = mix64_array(numbers, 3) < np.uint64(int(_UNSEEN_SHARE * 2**64))
+    content = np.array([_content(piece.events) for piece in (*plain, *negatives)], np.uint64).view(np.int64)
+    groups = tuple(group_pieces([*plain, *views, *negatives]))
+    return EncodedBatch(groups, len(plain), len(negatives), unseen, content)
+
+
+def _crop(events: Int32Array, max_events: int, seed: int) -> Piece:
+    start = mix64(seed, 0) % max(1, len(events) - max_events + 1)
+    return Piece(events[start : start + max_events], start, start + max_events >= len(events), 0)
+
+
+def _damaged(piece: Piece, seed: int, n_events: int, max_events: int) -> Piece:
+    damaged = shifted_negative(piece.events, seed, n_events)[:max_events]
+    if np.array_equal(damaged, piece.events):  # the damage lay in what was just cut off
+        damaged = damaged[: len(damaged) // 2]
+    return piece._replace(events=damaged)
+
+
+def _content(events: Int32Array) -> np.uint64:
+    return np.uint64(mix64_array(events, 0).sum(dtype=np.uint64))

@@ -1,0 +1,163 @@
+"""The session encoder: a small causal transformer that also keeps count.
+
+An event's vector is the sum of a part made of its template's words and a part learned for it; all events unseen in
+training share one learned part and differ by their words. Every position predicts the event after it, and a session's
+vector has two halves: what happened how often (content), and in which course (context).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ai_detect.config import EncoderSettings
+from ai_detect.encoder.batches import END, FIRST_EVENT, PAD, bucket_length
+from ai_detect.tables import Int32Array
+
+_MAX_RANK = 15
+
+
+class TokenTable(NamedTuple):
+    """Input vectors of all tokens and the word parts of all events; rows beyond the known events are unseen ones."""
+
+    seen: Tensor  # (n_tokens, dim)
+    unseen: Tensor  # (n_tokens, dim) as if the event were unseen
+    words: Tensor  # (n_tokens - FIRST_EVENT, dim)
+
+
+class Block(nn.Module):
+    """Pre-norm causal attention and feed-forward."""
+
+    def __init__(self, dim: int, n_heads: int) -> None:
+        super().__init__()
+        self.n_heads = n_heads
+        self.attention_norm = nn.LayerNorm(dim)
+        self.attention_in = nn.Linear(dim, 3 * dim)
+        self.attention_out = nn.Linear(dim, dim)
+        self.feed_norm = nn.LayerNorm(dim)
+        self.feed_in = nn.Linear(dim, 2 * dim)
+        self.feed_out = nn.Linear(2 * dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, length, dim = x.shape
+        heads = self.attention_in(self.attention_norm(x)).view(n, length, 3, self.n_heads, dim // self.n_heads)
+        query, key, value = heads.permute(2, 0, 3, 1, 4)
+        mixed = F.scaled_dot_product_attention(
+            query, key, value, is_causal=True
+        )  # padding follows, so it is never seen
+        x = x + self.attention_out(mixed.transpose(1, 2).reshape(n, length, dim))
+        x = x + self.feed_out(F.gelu(self.feed_in(self.feed_norm(x))))
+        return x
+
+
+class SessionEncoder(nn.Module):
+    """Token rows to states, next-event logits and session vectors; `words` is the word matrix of the known templates.
+
+    Initial weights come from torch's generator, which the caller seeds.
+    """
+
+    words: Tensor
+
+    def __init__(self, settings: EncoderSettings, n_events: int, words: Int32Array) -> None:
+        super().__init__()
+        if words.shape[0] != n_events:
+            raise ValueError(f"{n_events} events with the words of {words.shape[0]}")
+        dim = settings.dim
+        self.n_events, self.dim, self.max_events = n_events, dim, settings.max_events
+        self.word_vectors = nn.Embedding(settings.n_word_buckets, dim)
+        self.word_projection = nn.Linear(dim, dim, bias=False)
+        self.event_vectors = nn.Parameter(torch.randn(n_events, dim))
+        self.event_bias = nn.Parameter(torch.zeros(n_events))
+        self.unseen_vector = nn.Parameter(torch.randn(dim))
+        self.unseen_bias = nn.Parameter(torch.zeros(1))
+        self.end_bias = nn.Parameter(torch.zeros(1))
+        self.special_vectors = nn.Parameter(torch.randn(FIRST_EVENT, dim))
+        self.position_vectors = nn.Parameter(0.3 * torch.randn(bucket_length(settings.max_events + 2), dim))
+        self.rank_vectors = nn.Parameter(0.3 * torch.randn(_MAX_RANK + 1, dim))
+        self.counts_norm = nn.LayerNorm(dim)
+        self.counts_in = nn.Linear(dim, dim)
+        self.dropout = nn.Dropout(settings.dropout)
+        self.blocks = nn.ModuleList(Block(dim, settings.n_heads) for _ in range(settings.n_layers))
+        self.norm = nn.LayerNorm(dim)
+        self.predict = nn.Linear(dim, dim)
+        self.content = nn.Linear(dim, dim)
+        self.context = nn.Linear(2 * dim, dim)
+        self.register_buffer("words", torch.from_numpy(words).long(), persistent=False)
+
+    def word_part(self, words: Tensor) -> Tensor:
+        """What a template's words mean, (n, max_words) int64 to (n, dim)."""
+        present = (words > 0).unsqueeze(-1)
+        total = (self.word_vectors(words) * present).sum(1)
+        vectors: Tensor = self.word_projection(total / present.sum(1).clamp(min=1).sqrt())
+        return vectors
+
+    def token_table(self, words: Tensor | None = None) -> TokenTable:
+        """Vectors of all tokens; `words` (n, max_words) int64 are the words of the known events, then of others."""
+        part = self.word_part(self.words if words is None else words)
+        unseen = torch.cat([self.special_vectors, part + self.unseen_vector])
+        known = part[: self.n_events] + self.event_vectors
+        return TokenTable(torch.cat([self.special_vectors, known, unseen[FIRST_EVENT + self.n_events :]]), unseen, part)
+
+    def forward(self, tokens: Tensor, table: TokenTable, unseen: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """States (n, length, dim) after each token, and session vectors (n, 2 * dim) of unit length.
+
+        `tokens` (n, length) int64 rows of one length bucket; `unseen` (n, length) bool: shown by their words alone.
+        """
+        if unseen is None:
+            vectors = F.embedding(tokens, table.seen)
+        else:
+            vectors = F.embedding(tokens + unseen * len(table.seen), torch.cat([table.seen, table.unseen]))
+        rank = occurrence_rank(tokens)
+        # log(1 + count) grows by log1p(1 / count) with each occurrence: the running sum holds a prefix's log counts.
+        growth = torch.log1p(1 / (rank + 1)) * (tokens >= FIRST_EVENT)
+        counts = (vectors * growth.unsqueeze(-1)).cumsum(1)
+        x = (
+            vectors
+            + self.position_vectors[: tokens.shape[1]]
+            + F.embedding(rank.clamp(max=_MAX_RANK), self.rank_vectors)
+        )
+        x = self.dropout(x + self.counts_in(self.counts_norm(counts)))
+        for block in self.blocks:
+            x = block(x)
+        states: Tensor = self.norm(x)
+        filled = tokens != PAD
+        n_tokens = filled.sum(1, keepdim=True).clamp(min=1)
+        mean = (states * filled.unsqueeze(-1)).sum(1) / n_tokens
+        last = states.gather(1, (n_tokens - 1).unsqueeze(-1).expand(-1, 1, self.dim)).squeeze(1)
+        content = F.normalize(self.content(counts[:, -1]).float(), dim=1)
+        context = F.normalize(self.context(torch.cat([mean, last], 1)).float(), dim=1)
+        return states, torch.cat([content, context], 1) / 2**0.5
+
+    def next_logits(self, states: Tensor, table: TokenTable, unseen: Tensor | None = None) -> Tensor:
+        """Logits of the known events and, last, of the session's end, (m, dim) to (m, n_events + 1) float32.
+
+        `unseen` (m, n_events) bool: events that this row must recognise by their words.
+        """
+        wanted = self.predict(states)
+        own = wanted @ self.event_vectors.T + self.event_bias
+        if unseen is not None:
+            own = torch.where(unseen, wanted @ self.unseen_vector.unsqueeze(1) + self.unseen_bias, own)
+        end = wanted @ self.special_vectors[END].unsqueeze(1) + self.end_bias
+        return torch.cat([wanted @ table.words[: self.n_events].T + own, end], 1).float()
+
+    def unseen_logits(self, states: Tensor, vectors: Tensor) -> Tensor:
+        """Logit of one unseen event a row, given by its `table.unseen` vector: (m, dim), (m, dim) to (m,) float32."""
+        logits: Tensor = (self.predict(states) * vectors).sum(1) + self.unseen_bias
+        return logits.float()
+
+
+def occurrence_rank(tokens: Tensor) -> Tensor:
+    """How often each token occurred before in its row, (n, length) int64."""
+    return (tokens.unsqueeze(2) == tokens.unsqueeze(1)).tril(-1).sum(2)
+
+
+def with_more_events(state: dict[str, Tensor], n_events: int) -> dict[str, Tensor]:
+    """Weights of the same encoder with events appended up to `n_events`; new ones begin as unseen events."""
+    n_new = n_events - len(state["event_bias"])
+    return state | {
+        "event_vectors": torch.cat([state["event_vectors"], state["unseen_vector"].expand(n_new, -1)]),
+        "event_bias": torch.cat([state["event_bias"], state["unseen_bias"].expand(n_new)]),
+    }
