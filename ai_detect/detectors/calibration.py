@@ -1,0 +1,93 @@
+"""From a score of any scale to the share of normal sessions that score at least as high."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from ai_detect.tables import Float64Array
+
+#: Share of the highest scores, and their least number, that the tail is fitted on.
+_TAIL_SHARE, _TAIL_LEAST = 0.05, 10
+#: Range of the tail's shape: above 0 no score is impossible, and a view that runs away is taken ever less seriously.
+_SHAPES = (0.1, 0.5)
+#: Distinct scores that are kept; beyond that the lower ones are thinned out.
+_KEPT = 4096
+
+
+@dataclass(frozen=True)
+class TailCalibration:
+    """Conformal p-values, continued beyond the highest training score by a generalised Pareto tail.
+
+    p is (1 + sessions that score at least as high) / (1 + sessions) at each score of training, and -ln p is linear in
+    between; it rises strictly above the lowest score, so that no order is lost to ties.
+    """
+
+    values: Float64Array  # distinct training scores, ascending
+    surprisals: Float64Array  # -ln p there
+    scale: float
+    shape: float
+
+    @classmethod
+    def fit(cls, scores: Float64Array, weights: Float64Array | None = None) -> TailCalibration:
+        """Fit to held-out scores of training sessions, duplicates kept (or one row each with its number as weight).
+
+        Scale and shape of the tail: probability-weighted moments (Hosking and Wallis, 1987) of the highest scores.
+        Raises ValueError where there is no score or one is not finite.
+        """
+        if len(scores) == 0 or not np.isfinite(scores).all():
+            raise ValueError("calibration needs at least one score, and finite ones")
+        values, inverse = np.unique(np.asarray(scores, np.float64), return_inverse=True)
+        mass = np.bincount(inverse, weights, len(values)).astype(np.float64)
+        at_least = np.cumsum(mass[::-1])[::-1]
+        surprisals = np.log((at_least[0] + 1) / (at_least + 1))
+        scale, shape = _fit_tail(values, mass)
+        scale = max(scale, 1e-9 * max(abs(float(values[-1])), 1.0))
+        if len(values) > _KEPT:
+            lower = np.linspace(0, len(values) - _KEPT // 2, _KEPT // 2, endpoint=False).astype(np.int64)
+            kept = np.concatenate([lower, np.arange(len(values) - _KEPT // 2, len(values))])
+            values, surprisals = values[kept], surprisals[kept]
+        return cls(values, surprisals, scale, shape)
+
+    def surprisal(self, scores: Float64Array) -> Float64Array:
+        """-ln of the p-values, (n,) float64, at least 0."""
+        right = np.minimum(np.searchsorted(self.values, scores), len(self.values) - 1)
+        left = np.maximum(right - 1, 0)
+        # interpolation may round to more than the value at the right end
+        within = np.clip(np.interp(scores, self.values, self.surprisals), self.surprisals[left], self.surprisals[right])
+        beyond = np.maximum(scores - self.values[-1], 0) / self.scale
+        return np.asarray(within + np.log1p(self.shape * beyond) / self.shape, np.float64)
+
+    def state(self) -> dict[str, Float64Array]:
+        """The arrays that `from_state` takes."""
+        tail = np.array([self.scale, self.shape])
+        return {"values": self.values, "surprisals": self.surprisals, "tail": tail}
+
+    @classmethod
+    def from_state(cls, arrays: Mapping[str, np.ndarray]) -> TailCalibration:
+        """The calibration that was saved; raises KeyError or ValueError where the arrays are not one."""
+        values, surprisals, tail = (np.asarray(arrays[name], np.float64) for name in ("values", "surprisals", "tail"))
+        sound = values.ndim == 1 and values.shape == surprisals.shape and len(values) > 0 and tail.shape == (2,)
+        if not sound or not all(np.isfinite(array).all() for array in (values, surprisals, tail)) or (tail <= 0).any():
+            raise ValueError("not a calibration")
+        return cls(values, surprisals, float(tail[0]), float(tail[1]))
+
+
+def _fit_tail(values: Float64Array, mass: Float64Array) -> tuple[float, float]:
+    total = mass.sum()
+    above = np.cumsum(mass[::-1])[::-1]
+    start = int(np.flatnonzero(above >= min(total, max(_TAIL_LEAST, _TAIL_SHARE * total)))[-1])
+    excess, weight = values[start:] - values[start], mass[start:]
+    share = weight / weight.sum()
+    rank = np.cumsum(share) - share / 2
+    mean = float(excess @ share)
+    if mean <= 0:  # all of the tail is one value: fall back to the spread of all scores, then to their size
+        spread = float(np.sqrt(np.average((values - np.average(values, weights=mass)) ** 2, weights=mass)))
+        return spread or max(abs(float(values[-1])), 1.0) * 0.1, _SHAPES[1]
+    moment = float((excess * (1 - rank)) @ share)
+    shape = 2 - mean / (mean - 2 * moment) if mean > 2 * moment else _SHAPES[0]
+    shape = float(np.clip(shape, *_SHAPES))
+    # the mean excess of a Pareto tail grows with the level it is taken at: scale at the highest score
+    return mean * (1 - shape) + shape * float(excess[-1]), shape

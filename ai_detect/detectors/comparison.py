@@ -1,0 +1,136 @@
+"""Sessions to score against the sessions of training: views, reference rows and detectors, before any calibration.
+
+Training logs are seldom clean, and a repeated anomaly is its own nearest neighbour. So each training session carries
+our doubt in it as one more coordinate, which sessions to score do not have: the less credible a neighbour, the farther
+away it is. On a clean log there is hardly any doubt, and nothing changes.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Mapping
+
+import numpy as np
+
+from ai_detect.detectors.components import COMPONENTS
+from ai_detect.detectors.detectors import DETECTORS, Detector
+from ai_detect.detectors.reference import Reference, distinct_rows, make_reference, spacing
+from ai_detect.detectors.suspicion import suspected, suspicion
+from ai_detect.detectors.views import SessionEvidence, SessionViews
+from ai_detect.tables import BoolArray, Float32Array, Float64Array
+
+logger = logging.getLogger(__name__)
+
+#: Views whose rows are compared by distance and carry the suspicion.
+_SPATIAL = frozenset({"presence", "counts", "embedding"})
+#: Views that some component looks at.
+_VIEWS = sorted({component.view for component in COMPONENTS})
+_COMPONENTS = {component.name: component for component in COMPONENTS}
+#: Training sessions whose scores are stored, to notice on load that a library scores differently.
+_N_CHECKED = 32
+
+
+class Comparison:
+    """Detectors, fitted when first asked for; `suspected` (n_training,) marks training sessions that look abnormal."""
+
+    def __init__(
+        self,
+        seed: int,
+        views: SessionViews,
+        references: Mapping[str, Reference],
+        suspected: BoolArray,
+        checks: Mapping[str, np.ndarray] | None = None,
+    ) -> None:
+        self.seed = seed
+        self._views = views
+        self._references = references
+        self.suspected = suspected
+        self._checks = dict(checks or {})  # rows of some sessions by view, raw scores by component
+        self._detectors: dict[str, Detector] = {}
+
+    @classmethod
+    def fit(cls, evidence: SessionEvidence, event_vectors: Float32Array, seed: int) -> Comparison:
+        """Learn from training sessions what the views and the detectors need."""
+        views = SessionViews.fit(evidence, event_vectors)
+        matrices = views.transform(evidence, event_vectors)
+        rarity = matrices["rarity"][:, 0].astype(np.float64)
+        doubt = suspicion(rarity)
+        references = {}
+        for view in _VIEWS:
+            matrix = matrices[view]
+            if view in _SPATIAL:
+                matrix = np.column_stack([matrix, (doubt * spacing(matrix, seed)).astype(np.float32)])
+            references[view] = make_reference(matrix, seed)
+        return cls(seed, views, references, suspected(rarity))
+
+    def raw_scores(
+        self, evidence: SessionEvidence, event_vectors: Float32Array, names: Collection[str]
+    ) -> dict[str, Float64Array]:
+        """Scores of sessions by the named components, each (n_sessions,) float64; equal rows are scored once."""
+        views = sorted({_COMPONENTS[name].view for name in names})
+        rows = self._rows(evidence, event_vectors, views)
+        scores = {}
+        for view in views:
+            first, inverse = distinct_rows(rows[view])
+            for name in names:
+                if _COMPONENTS[name].view == view:
+                    scores[name] = self._detector(name).decision_function(rows[view][first])[inverse]
+        return {name: scores[name] for name in names}
+
+    def keep_checks(self, evidence: SessionEvidence, event_vectors: Float32Array, check: Callable[[], None]) -> None:
+        """Fit every detector and store what it makes of some of these sessions; `check` may raise to stop."""
+        some = np.linspace(0, len(evidence) - 1, min(len(evidence), _N_CHECKED)).astype(np.int64)
+        rows = self._rows(evidence.take(some), event_vectors, _VIEWS)
+        scores = {}
+        for name, component in _COMPONENTS.items():
+            check()
+            scores[name] = self._detector(name).decision_function(rows[component.view])
+        self._checks = {**rows, **scores}
+
+    def state(self) -> dict[str, np.ndarray]:
+        """The arrays that `from_state` takes beside the seed."""
+        arrays = {f"views/{name}": array for name, array in self._views.state().items()}
+        for view, reference in self._references.items():
+            arrays |= {f"rows/{view}": reference.rows, f"weights/{view}": reference.weights}
+        arrays["suspected"] = self.suspected.astype(np.uint8)
+        return {**arrays, **{f"checks/{name}": array for name, array in self._checks.items()}}
+
+    @classmethod
+    def from_state(cls, seed: int, arrays: Mapping[str, np.ndarray]) -> Comparison:
+        """The comparison that was saved; raises KeyError or ValueError where the arrays are not one."""
+        references = {view: Reference(arrays[f"rows/{view}"], arrays[f"weights/{view}"]) for view in _VIEWS}
+        views = SessionViews.from_state(
+            {n.removeprefix("views/"): a for n, a in arrays.items() if n.startswith("views/")}
+        )
+        return cls(
+            seed,
+            views,
+            references,
+            arrays["suspected"].astype(np.bool_),
+            {name: arrays[f"checks/{name}"] for name in (*_VIEWS, *_COMPONENTS)},
+        )
+
+    def _rows(
+        self, evidence: SessionEvidence, event_vectors: Float32Array, views: Collection[str]
+    ) -> dict[str, Float32Array]:
+        """The rows of sessions to score: they are above suspicion."""
+        matrices = self._views.transform(evidence, event_vectors)
+        nothing = np.zeros((len(evidence), 1), np.float32)
+        return {view: np.hstack([matrices[view], nothing]) if view in _SPATIAL else matrices[view] for view in views}
+
+    def _detector(self, name: str) -> Detector:
+        if name not in self._detectors:
+            component = _COMPONENTS[name]
+            detector = DETECTORS[component.detector](self.seed)
+            detector.fit(self._references[component.view])
+            if name in self._checks:
+                now = detector.decision_function(self._checks[component.view])
+                if not np.allclose(now, self._checks[name], rtol=1e-5, atol=1e-8):
+                    logger.warning(
+                        "%s scores differently than when the model was made (by up to %.3g), as another version of "
+                        "a library can make it: thresholds may have moved; train again or install the versions of then",
+                        name,
+                        np.abs(now - self._checks[name]).max(),
+                    )
+            self._detectors[name] = detector
+        return self._detectors[name]

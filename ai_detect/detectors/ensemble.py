@@ -1,0 +1,270 @@
+"""All detectors over all views, calibrated on held-out training sessions and fused into one score.
+
+fit     five folds of training sessions -> held-out scores -> a calibration for each component, weights, and a
+        calibration and threshold for each method; then detectors on all training sessions
+scores  a component's score -> -ln p -> weighted mean -> calibrated again -> score in [0, 1]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, get_args
+
+import numpy as np
+
+from ai_detect.config import DetectionMethod, DetectionSettings, FusionMethod
+from ai_detect.detectors.calibration import TailCalibration
+from ai_detect.detectors.comparison import Comparison
+from ai_detect.detectors.components import COMPONENTS, METHODS, Component, components_of
+from ai_detect.detectors.threshold import Threshold, choose_threshold, far_out, score_of
+from ai_detect.detectors.views import SessionEvidence
+from ai_detect.errors import ConfigError, DataError
+from ai_detect.tables import BoolArray, Float32Array, Float64Array, Int64Array, ScoreTable
+
+_FOLDS = 5
+#: Neighbouring sessions are held out together, in this many runs: an incident seldom comes alone.
+_RUNS = 100
+#: Share of its prior weight that a component keeps where it agrees with no other.
+_LEAST_VOICE = 0.1
+#: Weight of -ln p beyond that of all training sessions.
+_OUTCRY = 0.2
+#: Training sessions that calibrate; more would cost time and change nothing but p-values below .0001.
+_MOST_JUDGED = 10_000
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class MethodFit:
+    """How a method turns its components into one score, and where its alarm begins."""
+
+    weights: Mapping[str, float]  # by component, their sum is 1
+    calibration: TailCalibration
+    threshold: Threshold
+
+
+class DetectorBank:
+    """Every method, fitted; `suspicious` (n_training,) marks training sessions that the chosen method would report.
+
+    `n_judged` training sessions, held out in turn, made the calibration.
+    """
+
+    def __init__(
+        self,
+        comparison: Comparison,
+        calibrations: Mapping[str, TailCalibration],
+        methods: Mapping[str, MethodFit],
+        default_method: DetectionMethod,
+        fusion: FusionMethod,
+        n_judged: int,
+        suspicious: BoolArray,
+    ) -> None:
+        self._comparison = comparison
+        self._calibrations = calibrations
+        self.methods = methods
+        self.default_method = default_method
+        self._fusion = fusion
+        self.n_judged = n_judged
+        self.suspicious = suspicious
+
+    @classmethod
+    def fit(
+        cls,
+        evidence: SessionEvidence,
+        event_vectors: Float32Array,
+        settings: DetectionSettings,
+        seed: int,
+        *,
+        check: Callable[[], None] = lambda: None,
+    ) -> DetectorBank:
+        """Fit all detectors and calibrate them on sessions that they were not fitted on.
+
+        `event_vectors` (n_templates, d) float32 describes the text of each event. `check` is called now and then and
+        may raise to stop. The result depends on the sessions in their order and on the seed alone.
+        """
+        if len(evidence) == 0:
+            raise DataError("there is no session to fit the detectors on")
+        judged, held_out = _held_out_scores(evidence, event_vectors, seed, check)
+        calibrations = {name: TailCalibration.fit(raw) for name, raw in held_out.items()}
+        surprisals = {name: calibrations[name].surprisal(raw) for name, raw in held_out.items()}
+        comparison = Comparison.fit(evidence, event_vectors, seed)
+        comparison.keep_checks(evidence, event_vectors, check)
+        methods: dict[str, MethodFit] = {}
+        fused: dict[str, Float64Array] = {}
+        for method in METHODS:
+            weights = _weights(components_of(method), surprisals, settings.fusion_method)
+            statistic = _fuse(surprisals, weights, settings.fusion_method, len(judged))
+            calibration = TailCalibration.fit(statistic)
+            fused[method] = calibration.surprisal(statistic)
+            threshold = choose_threshold(
+                fused[method],
+                comparison.suspected[judged],
+                float(calibration.surprisal(np.array([far_out(statistic)]))[0]),
+                contamination=settings.contamination,
+                false_alarm_rate=settings.false_alarm_rate,
+            )
+            methods[method] = MethodFit(weights, calibration, threshold)
+        chosen = settings.detection_method
+        suspicious = comparison.suspected.copy()
+        suspicious[judged] = fused[chosen] >= methods[chosen].threshold.surprisal
+        return cls(comparison, calibrations, methods, chosen, settings.fusion_method, len(judged), suspicious)
+
+    @property
+    def suspected_share(self) -> float:
+        """Share of the training sessions that look abnormal by the set of their events."""
+        return float(self._comparison.suspected.mean())
+
+    def scores(
+        self, evidence: SessionEvidence, event_vectors: Float32Array, *, method: str | None = None
+    ) -> ScoreTable:
+        """Score sessions by one method; a session's scores do not depend on the sessions beside it.
+
+        `event_vectors` must cover every event id of the sessions. Raises ConfigError for a method that does not exist.
+        """
+        name = method or self.default_method
+        if name not in self.methods:
+            raise ConfigError(f"unknown detection method '{name}'; this model holds {', '.join(self.methods)}")
+        return self.scores_by_method(evidence, event_vectors, [name])[name]
+
+    def scores_by_method(
+        self, evidence: SessionEvidence, event_vectors: Float32Array, methods: Sequence[str] = METHODS
+    ) -> dict[str, ScoreTable]:
+        """A ScoreTable for each method; what they share is computed once."""
+        needed = {name for method in methods for name in self.methods[method].weights}
+        raw = self._comparison.raw_scores(evidence, event_vectors, needed)
+        surprisals = {name: self._calibrations[name].surprisal(values) for name, values in raw.items()}
+        return {method: self._table(self.methods[method], raw, surprisals) for method in methods}
+
+    def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """What `from_state` takes: JSON values, and arrays by name."""
+        arrays = {f"comparison/{name}": array for name, array in self._comparison.state().items()}
+        for kind, fits in (
+            ("component", self._calibrations),
+            ("method", {name: fit.calibration for name, fit in self.methods.items()}),
+        ):
+            for name, calibration in fits.items():
+                arrays |= {f"{kind}/{name}/{part}": array for part, array in calibration.state().items()}
+        arrays["suspicious"] = self.suspicious.astype(np.uint8)
+        values = {
+            "format_version": _FORMAT,
+            "seed": self._comparison.seed,
+            "detection_method": self.default_method,
+            "fusion_method": self._fusion,
+            "n_judged": self.n_judged,
+            "components": sorted(self._calibrations),
+            "methods": {
+                name: {"weights": dict(fit.weights), "threshold": asdict(fit.threshold)}
+                for name, fit in self.methods.items()
+            },
+        }
+        return values, arrays
+
+    @classmethod
+    def from_state(cls, values: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> DetectorBank:
+        """The bank that was saved; raises ValueError, KeyError or TypeError where the state is not one.
+
+        Detectors are refitted when first needed; a warning is logged where the stored scores of some training sessions
+        come out differently, as another version of a library may make them.
+        """
+        if values["format_version"] != _FORMAT:
+            raise ValueError(f"detectors of format {values['format_version']}, this program reads {_FORMAT}")
+        if set(values["components"]) != {component.name for component in COMPONENTS}:
+            raise ValueError("the model holds other detectors than this version of the program")
+        if set(values["methods"]) != set(METHODS) or values["detection_method"] not in METHODS:
+            raise ValueError("the model holds other methods than this version of the program")
+        if values["fusion_method"] not in get_args(FusionMethod):
+            raise ValueError(f"unknown fusion method '{values['fusion_method']}'")
+        methods = {}
+        for name, fit in values["methods"].items():
+            weights = {component.name: float(fit["weights"][component.name]) for component in components_of(name)}
+            calibration = TailCalibration.from_state(_under(arrays, f"method/{name}/"))
+            methods[name] = MethodFit(weights, calibration, Threshold(**fit["threshold"]))
+        return cls(
+            Comparison.from_state(int(values["seed"]), _under(arrays, "comparison/")),
+            {name: TailCalibration.from_state(_under(arrays, f"component/{name}/")) for name in values["components"]},
+            methods,
+            values["detection_method"],
+            values["fusion_method"],
+            int(values["n_judged"]),
+            arrays["suspicious"].astype(np.bool_),
+        )
+
+    def _table(
+        self, fit: MethodFit, raw: Mapping[str, Float64Array], surprisals: Mapping[str, Float64Array]
+    ) -> ScoreTable:
+        surprisal = fit.calibration.surprisal(_fuse(surprisals, fit.weights, self._fusion, self.n_judged))
+        score, threshold = score_of(surprisal), float(score_of(np.array([fit.threshold.surprisal]))[0])
+        return ScoreTable(
+            score=score,
+            p_value=np.exp(-surprisal),
+            is_anomaly=score >= threshold,
+            threshold=threshold,
+            raw={name: raw[name] for name in fit.weights},
+            p_values={name: np.exp(-surprisals[name]) for name in fit.weights},
+        )
+
+
+def _held_out_scores(
+    evidence: SessionEvidence, event_vectors: Float32Array, seed: int, check: Callable[[], None]
+) -> tuple[Int64Array, dict[str, Float64Array]]:
+    """Which training sessions were judged, at most `_MOST_JUDGED`, and what detectors that have not seen them say."""
+    n = len(evidence)
+    n_runs = min(n, _RUNS)
+    random = np.random.default_rng(seed)
+    # in random order, or what comes back at regular times would be held out as a whole
+    fold = (random.permutation(n_runs) % _FOLDS)[np.arange(n) * n_runs // n]
+    judged = np.sort(random.permutation(n)[:_MOST_JUDGED])
+    names = [component.name for component in COMPONENTS]
+    held_out = {name: np.zeros(len(judged)) for name in names}
+    for number in np.unique(fold[judged]):
+        check()
+        inside, outside = fold[judged] == number, np.flatnonzero(fold != number)
+        # a lone session has nothing to be held out from
+        comparison = Comparison.fit(evidence.take(outside if len(outside) else judged), event_vectors, seed)
+        for name, raw in comparison.raw_scores(evidence.take(judged[inside]), event_vectors, names).items():
+            held_out[name][inside] = raw
+    return judged, held_out
+
+
+def _weights(
+    components: Sequence[Component], surprisals: Mapping[str, Float64Array], fusion: FusionMethod
+) -> dict[str, float]:
+    """Weights of a method's components, frozen at fit; their sum is 1.
+
+    `dynamic_weight` multiplies the prior by the agreement with the others on the training sessions: a view that is
+    noise on this log is hardly heard, and one that sees what no other sees keeps a little of its voice.
+    """
+    names = [component.name for component in components]
+    weights = np.array([1.0 if fusion in ("max", "mean") else component.prior for component in components])
+    if fusion == "dynamic_weight" and len(names) > 1:
+        each = np.stack([surprisals[name] for name in names])
+        others = weights @ each - weights[:, None] * each
+        weights *= _LEAST_VOICE + np.maximum(_correlation(each, others), 0)
+    return dict(zip(names, (weights / weights.sum()).tolist(), strict=True))
+
+
+def _correlation(left: Float64Array, right: Float64Array) -> Float64Array:
+    """Of each row with the same row; 0 where one is constant."""
+    left, right = left - left.mean(axis=1, keepdims=True), right - right.mean(axis=1, keepdims=True)
+    size = np.sqrt((left**2).sum(axis=1) * (right**2).sum(axis=1))
+    return np.asarray((left * right).sum(axis=1) / np.where(size > 0, size, 1))
+
+
+def _fuse(
+    surprisals: Mapping[str, Float64Array], weights: Mapping[str, float], fusion: FusionMethod, n_judged: int
+) -> Float64Array:
+    """One statistic a session: the largest -ln p, or their weighted mean (Fisher's method with weights).
+
+    To the mean comes how far each component lies beyond what `n_judged` training sessions reached, whatever its weight,
+    so that one view alone can raise the score.
+    """
+    if fusion == "max":
+        return np.asarray(np.max([surprisals[name] for name in weights], axis=0))
+    fused, limit = np.zeros(len(next(iter(surprisals.values())))), np.log(n_judged + 1)
+    for name, weight in weights.items():
+        fused += weight * surprisals[name] + _OUTCRY * np.maximum(surprisals[name] - limit, 0)
+    return fused
+
+
+def _under(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
+    return {name[len(prefix) :]: array for name, array in arrays.items() if name.startswith(prefix)}

@@ -1,0 +1,62 @@
+"""The rows that detectors compare with: distinct training rows, and how many sessions each stands for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from sklearn.neighbors import NearestNeighbors
+
+from ai_detect.tables import Float32Array, Float64Array, Int64Array
+
+#: Most work of comparing all rows of a reference with each other, in numbers: about 1 s.
+_MAX_WORK = 1e9
+#: Distinct rows whose neighbours are looked up to learn the spacing.
+_MEASURED = 500
+
+
+@dataclass(frozen=True)
+class Reference:
+    """`rows` (k, d) distinct, `weights` (k,) sessions that each stands for."""
+
+    rows: Float32Array
+    weights: Float64Array
+
+
+def distinct_rows(matrix: Float32Array) -> tuple[Int64Array, Int64Array]:
+    """Rows that differ bit by bit: `first` (k,) and `inverse` (n,), so that `matrix[first][inverse] == matrix`."""
+    content = np.ascontiguousarray(matrix)
+    if content.shape[1] == 0 or len(content) == 0:
+        return np.arange(min(len(content), 1)), np.zeros(len(content), np.int64)
+    keys = content.view(np.dtype((np.void, content.dtype.itemsize * content.shape[1]))).ravel()
+    _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
+    return first.astype(np.int64), inverse.reshape(-1).astype(np.int64)
+
+
+def make_reference(matrix: Float32Array, seed: int) -> Reference:
+    """Distinct rows with their frequencies, sorted by content, so that the order of the sessions does not matter.
+
+    Where there are too many to compare, half of those kept are the most frequent rows and the others are drawn from
+    the rest, each drawn row standing for its share of those left out.
+    """
+    first, inverse = distinct_rows(matrix)
+    rows, weights = matrix[first], np.bincount(inverse, minlength=len(first)).astype(np.float64)
+    most = int(np.sqrt(_MAX_WORK / max(matrix.shape[1], 1)))
+    if len(rows) > most:
+        by_weight = np.argsort(-weights, kind="stable")
+        rest = by_weight[most // 2 :]
+        drawn = np.sort(np.random.default_rng(seed).permutation(rest)[: most - most // 2])
+        weights[drawn] *= weights[rest].sum() / weights[drawn].sum()
+        kept = np.sort(np.concatenate([by_weight[: most // 2], drawn]))
+        rows, weights = rows[kept], weights[kept]
+    return Reference(rows, weights)
+
+
+def spacing(matrix: Float32Array, seed: int) -> float:
+    """The usual distance from a row of the reference to the nearest other one; 0 where all are the same."""
+    rows = make_reference(matrix, seed).rows.astype(np.float64)
+    if len(rows) < 2:
+        return 0.0
+    some = rows[np.linspace(0, len(rows) - 1, min(len(rows), _MEASURED), dtype=np.int64)]
+    distances, _ = NearestNeighbors(n_neighbors=2, algorithm="ball_tree").fit(rows).kneighbors(some)
+    return float(np.median(distances[:, 1]))

@@ -1,0 +1,273 @@
+"""What of a session is scored: nine descriptions, each a matrix with one row a session.
+
+    presence   which events occur, rare ones weighing more          counts   how often they occur
+    rarity     how improbable this set of events is                 novelty  how unlike every known template, how many
+    order      how improbable the transitions are                   surprise what the encoder did not expect
+    timing     length, duration, longest gap                        embedding  the encoder's vector
+    profile    the single numbers of all these together, for detectors that weigh columns against each other
+
+A row depends on its session and on the sessions that the views were fitted on, never on the rows beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from ai_detect.tables import Float32Array, Float64Array, Int32Array, Int64Array, SequenceTable
+
+#: Columns of the event matrices; the events beyond, by document frequency, share the last of them.
+_MAX_COLUMNS = 256
+_SHARED_COLUMNS = 64
+#: Weight of the smoothing prior of a transition, in transitions.
+_PRIOR = 1.0
+#: Sessions that are described at once; only memory depends on it.
+_BLOCK = 16_384
+
+
+@dataclass(frozen=True)
+class SessionEvidence:
+    """What parsing and the encoder know of sessions: `embedding` (n_sessions, dim), `surprise` (n_events_total,)."""
+
+    sequences: SequenceTable
+    embedding: Float32Array
+    surprise: Float32Array
+
+    def __post_init__(self) -> None:
+        if self.embedding.shape[0] != len(self.sequences) or self.embedding.ndim != 2:
+            raise ValueError(f"embedding {self.embedding.shape} does not fit {len(self.sequences)} sessions")
+        if self.surprise.shape != self.sequences.event_id.shape:
+            raise ValueError(f"surprise {self.surprise.shape} does not fit {len(self.sequences.event_id)} events")
+
+    def __len__(self) -> int:
+        return len(self.sequences)
+
+    def take(self, sessions: Int64Array) -> SessionEvidence:
+        """The evidence of these sessions, in this order."""
+        lengths = self.sequences.lengths[sessions]
+        ends = np.cumsum(lengths)
+        rows = np.repeat(self.sequences.offsets[sessions] - (ends - lengths), lengths) + np.arange(lengths.sum())
+        return SessionEvidence(self.sequences.take(sessions), self.embedding[sessions], self.surprise[rows])
+
+
+@dataclass(frozen=True)
+class SessionViews:
+    """The views as fitted: what training says about events and transitions.
+
+    An event that no training session holds is unseen, whatever its id.
+    """
+
+    n_sessions: int
+    document_frequency: Int64Array  # sessions that hold the event, by event id
+    column: Int32Array  # column of each event in the event matrices
+    known_vectors: Float32Array  # (n, d) unit vectors of the distinct templates that occur
+    transitions: Int64Array  # codes of the transitions that occur, ascending
+    transition_counts: Int64Array
+    event_counts: Int64Array  # as `_tokens`: known events, unseen, begin, end
+
+    @classmethod
+    def fit(cls, evidence: SessionEvidence, event_vectors: Float32Array) -> SessionViews:
+        """Learn from training sessions; `event_vectors` (n_templates, d) describes the text of each event."""
+        sequences = evidence.sequences
+        n_events = len(event_vectors)
+        _, event, _ = _occurrences(sequences, n_events)
+        frequency = np.bincount(event, minlength=n_events).astype(np.int64)
+        tokens, previous = _tokens(sequences, n_events)
+        width = n_events + 3
+        transitions, transition_counts = np.unique(previous * width + tokens, return_counts=True)
+        return cls(
+            n_sessions=len(sequences),
+            document_frequency=frequency,
+            column=_columns(frequency),
+            known_vectors=np.unique(_unit(event_vectors[frequency > 0]), axis=0),
+            transitions=transitions,
+            transition_counts=transition_counts.astype(np.int64),
+            event_counts=np.bincount(tokens, minlength=width).astype(np.int64),
+        )
+
+    def transform(self, evidence: SessionEvidence, event_vectors: Float32Array) -> dict[str, Float32Array]:
+        """The views of sessions, each (n_sessions, d) float32 and finite.
+
+        `event_vectors` must cover every event id of the sessions, known and unseen.
+        """
+        starts = range(0, len(evidence), _BLOCK)
+        if len(starts) <= 1:
+            return self._block(evidence, event_vectors)
+        blocks = [
+            self._block(evidence.take(np.arange(start, min(start + _BLOCK, len(evidence)))), event_vectors)
+            for start in starts
+        ]
+        return {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
+
+    def _block(self, evidence: SessionEvidence, event_vectors: Float32Array) -> dict[str, Float32Array]:
+        sequences = evidence.sequences
+        n = len(sequences)
+        session, event, count = _occurrences(sequences, len(event_vectors))
+        unseen = self._unseen(len(event_vectors))[event]
+        presence, counts = self._event_matrices(n, session, event, count, unseen)
+        views: dict[str, np.ndarray] = {
+            "presence": presence,
+            "counts": counts,
+            "rarity": self._rarity(n, session, event, unseen),
+            "novelty": self._novelty(n, session, event, unseen, event_vectors),
+            "order": self._order(sequences, len(event_vectors)),
+            "surprise": _mean_and_largest(sequences, evidence.surprise.astype(np.float64)),
+            "timing": _timing(sequences),
+        }
+        profile = np.hstack([views[name] for name in ("rarity", "novelty", "order", "surprise", "timing")])
+        views |= {"profile": profile, "embedding": evidence.embedding}
+        return {name: np.ascontiguousarray(matrix, np.float32) for name, matrix in views.items()}
+
+    def state(self) -> dict[str, np.ndarray]:
+        """The arrays that `from_state` takes."""
+        arrays = {name: getattr(self, name) for name in _ARRAYS}
+        return {**arrays, "n_sessions": np.array([self.n_sessions])}
+
+    @classmethod
+    def from_state(cls, arrays: Mapping[str, np.ndarray]) -> SessionViews:
+        """The views that were saved; raises KeyError or ValueError where the arrays are not theirs."""
+        made = cls(
+            int(arrays["n_sessions"][0]), **{name: np.asarray(arrays[name], dtype) for name, dtype in _ARRAYS.items()}
+        )
+        n_events = len(made.document_frequency)
+        sound = len(made.column) == n_events and len(made.event_counts) == n_events + 3 and made.known_vectors.ndim == 2
+        if not sound or made.transitions.shape != made.transition_counts.shape:
+            raise ValueError("the arrays of the session views do not fit each other")
+        return made
+
+    def _unseen(self, n_events: int) -> np.ndarray:
+        unseen = np.ones(n_events, np.bool_)
+        known = self.document_frequency[:n_events]
+        unseen[: len(known)] = known == 0
+        return unseen
+
+    def _event_matrices(
+        self, n: int, session: Int64Array, event: Int64Array, count: Int64Array, unseen: np.ndarray
+    ) -> tuple[Float64Array, Float64Array]:
+        """Presence and log counts, weighted by rarity; unseen events, at right angles to each other, share a column.
+
+        The inverse document frequency is added to 1, so that a common event that is missing keeps its weight.
+        """
+        width = int(self.column.max(initial=-1)) + 2
+        column = np.full(len(event), width - 1)
+        column[~unseen] = self.column[event[~unseen]]
+        rareness = self._rareness(event, unseen)
+
+        def matrix(values: Float64Array) -> Float64Array:
+            squares = np.bincount(session * width + column, values**2, n * width)
+            return np.sqrt(squares).reshape(n, width)
+
+        return matrix(1 + rareness), matrix(np.log1p(count) * (1 + rareness / 2))
+
+    def _rareness(self, event: Int64Array, unseen: np.ndarray) -> Float64Array:
+        """-ln of the share of training sessions that hold the event."""
+        frequency = np.zeros(len(event))
+        frequency[~unseen] = self.document_frequency[event[~unseen]]
+        return np.asarray(np.log((self.n_sessions + 1) / (frequency + 1)), np.float64)
+
+    def _rarity(self, n: int, session: Int64Array, event: Int64Array, unseen: np.ndarray) -> Float64Array:
+        """-ln probability of the set of events, as if they came and stayed away independently of each other."""
+        share = (self.document_frequency[self.document_frequency > 0] + 0.5) / (self.n_sessions + 1)
+        nothing = float(-np.log1p(-np.minimum(share, 1 - 0.5 / (self.n_sessions + 1))).sum())
+        frequency = np.zeros(len(event))
+        frequency[~unseen] = self.document_frequency[event[~unseen]]
+        share = np.minimum((frequency + 0.5) / (self.n_sessions + 1), 1 - 0.5 / (self.n_sessions + 1))
+        change = np.log1p(-share) * ~unseen - np.log(share)  # present instead of absent
+        return np.asarray(nothing + np.bincount(session, change, n), np.float64)[:, None]
+
+    def _novelty(
+        self, n: int, session: Int64Array, event: Int64Array, unseen: np.ndarray, event_vectors: Float32Array
+    ) -> Float64Array:
+        """How unlike all known templates the strangest unseen one is (cosine distance); log number of unseen events."""
+        distance = np.zeros(len(event_vectors))
+        for new in np.unique(event[unseen]):
+            # one product a template, of fixed shape: its result cannot depend on which others are new
+            likeness = (self.known_vectors * _unit(event_vectors[new : new + 1])).sum(axis=1)
+            distance[new] = 1 - likeness.max(initial=0)
+        strangest = np.zeros(n)
+        np.maximum.at(strangest, session[unseen], distance[event[unseen]])
+        return np.column_stack([strangest, np.log1p(np.bincount(session[unseen], minlength=n))])
+
+    def _order(self, sequences: SequenceTable, n_events: int) -> Float64Array:
+        """Mean and largest -ln probability of a transition, begin and end included (smoothed bigrams)."""
+        n_known = len(self.document_frequency)
+        tokens, previous = _tokens(sequences, n_known, self._unseen(max(n_events, n_known)))
+        codes = previous * (n_known + 3) + tokens
+        at = np.minimum(np.searchsorted(self.transitions, codes), len(self.transitions) - 1)
+        seen = np.where(self.transitions[at] == codes, self.transition_counts[at], 0)
+        total = self.event_counts.sum()
+        prior = (self.event_counts[tokens] + 0.5) / (total + 0.5 * len(self.event_counts))
+        # a token is followed as often as it occurs, begin by every session's first event
+        followed = np.where(previous == n_known + 1, self.n_sessions, self.event_counts[previous])
+        surprise = -np.log((seen + _PRIOR * prior) / (followed + _PRIOR))
+        offsets = sequences.offsets + np.arange(len(sequences) + 1)
+        return _mean_and_largest(
+            SequenceTable(offsets, tokens.astype(np.int32), np.zeros(len(tokens), np.float32)), surprise
+        )
+
+
+_ARRAYS: dict[str, type] = {
+    "document_frequency": np.int64,
+    "column": np.int32,
+    "known_vectors": np.float32,
+    "transitions": np.int64,
+    "transition_counts": np.int64,
+    "event_counts": np.int64,
+}
+
+
+def _occurrences(sequences: SequenceTable, n_events: int) -> tuple[Int64Array, Int64Array, Int64Array]:
+    """Distinct (session, event) pairs, sorted, with their counts."""
+    session = np.repeat(np.arange(len(sequences)), sequences.lengths)
+    pairs, counts = np.unique(session * max(n_events, 1) + sequences.event_id, return_counts=True)
+    return pairs // max(n_events, 1), pairs % max(n_events, 1), counts.astype(np.int64)
+
+
+def _columns(frequency: Int64Array) -> Int32Array:
+    """A column for each event; where there are too many, the rarest share some."""
+    if len(frequency) <= _MAX_COLUMNS:
+        return np.arange(len(frequency), dtype=np.int32)
+    rank = np.empty(len(frequency), np.int64)
+    rank[np.argsort(-frequency, kind="stable")] = np.arange(len(frequency))
+    own = _MAX_COLUMNS - _SHARED_COLUMNS
+    return np.where(rank < own, rank, own + rank % _SHARED_COLUMNS).astype(np.int32)
+
+
+def _tokens(sequences: SequenceTable, n_known: int, unseen: np.ndarray | None = None) -> tuple[Int64Array, Int64Array]:
+    """Every event and the end of each session, and what came before it.
+
+    Tokens are event ids, then `n_known` for any unseen event, then begin and end.
+    """
+    events = sequences.event_id.astype(np.int64)
+    if unseen is not None:
+        events = np.where(unseen[events], n_known, events)
+    tokens = np.insert(events, sequences.offsets[1:], n_known + 2)
+    starts = sequences.offsets[:-1] + np.arange(len(sequences))
+    previous = np.concatenate([[n_known + 1], tokens[:-1]])
+    previous[starts] = n_known + 1
+    return tokens, previous
+
+
+def _mean_and_largest(sequences: SequenceTable, values: Float64Array) -> Float64Array:
+    """Mean and largest value of each session's events, 0 for a session without any; (n_sessions, 2)."""
+    lengths = sequences.lengths
+    session = np.repeat(np.arange(len(sequences)), lengths)
+    mean = np.bincount(session, values, len(sequences)) / np.maximum(lengths, 1)
+    largest = np.full(len(sequences), -np.inf)
+    np.maximum.at(largest, session, values)
+    return np.column_stack([mean, np.where(lengths > 0, largest, 0)])
+
+
+def _timing(sequences: SequenceTable) -> Float64Array:
+    """Log of the length, the duration in seconds and the longest gap; a missing time counts as 0 s."""
+    gaps = np.nan_to_num(sequences.gap_s, nan=0.0).astype(np.float64)
+    mean_and_largest = _mean_and_largest(sequences, gaps)
+    duration = mean_and_largest[:, 0] * sequences.lengths
+    return np.log1p(np.column_stack([sequences.lengths, duration, mean_and_largest[:, 1]]))
+
+
+def _unit(vectors: Float32Array) -> Float32Array:
+    norms = np.sqrt((vectors.astype(np.float64) ** 2).sum(axis=1, keepdims=True))
+    return np.asarray(vectors / np.maximum(norms, 1e-12), np.float32)

@@ -1,0 +1,327 @@
+"""The one place that knows the order of the rooms.
+
+learn_log, match_log       files -> events -> sessions -> sequences    (ingest, parsing, sequences; cached on disk)
+training_task              sequences -> what the trainer works on      (encoder, training)
+LogAnomalyPipeline.fit     trained encoder + training sessions -> detectors, calibration, what normal looks like
+LogAnomalyPipeline.score   a parsed log -> ScoreTable
+LogAnomalyPipeline.explain scored sessions -> which line, and why
+LogAnomalyPipeline.save / load    the finished model: a folder that can be checked and never runs code
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ai_detect import artifacts
+from ai_detect.config import InputSettings, RunSettings, build
+from ai_detect.detectors.ensemble import DetectorBank
+from ai_detect.detectors.threshold import score_of
+from ai_detect.detectors.views import SessionEvidence
+from ai_detect.encoder import embedding
+from ai_detect.encoder.model import SessionEncoder
+from ai_detect.encoder.vocabulary import word_matrix
+from ai_detect.errors import CheckpointError, ConfigError
+from ai_detect.parsing.template_miner import TemplateMiner
+from ai_detect.reporting.explain import Explanation, explain_sessions
+from ai_detect.reporting.findings import ModelIdentity
+from ai_detect.reporting.reference import ExplainContext, fit_context
+from ai_detect.sequences.parsed_log import ParsedLog, Progress, Silent, match_log
+from ai_detect.tables import Float32Array, Int32Array, Int64Array, ScoreTable, SequenceTable
+from ai_detect.training.checkpoint import LoadedCheckpoint
+from ai_detect.training.data_check import check_same_data
+from ai_detect.training.encoder_task import EncoderTask
+from ai_detect.training.parts import decode_model, encode_model, load_weights
+from ai_detect.training.schedule import seed_step
+from ai_detect.training.state import TrainerState
+
+logger = logging.getLogger(__name__)
+
+FORMAT_VERSION = 1
+_MODEL = "model.json"
+_PARTS = (
+    "templates.json",
+    "model.safetensors",
+    "detectors.json",
+    "detectors.safetensors",
+    "normal.json",
+    "normal.safetensors",
+)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A parsed log with what the encoder made of it and the scores of its sessions."""
+
+    log: ParsedLog
+    evidence: SessionEvidence
+    scores: ScoreTable
+
+
+class LogAnomalyPipeline:
+    """A finished model: everything between a log and its findings.
+
+    `card` says where it comes from: run_id, step, epoch, training data, versions.
+    """
+
+    def __init__(
+        self,
+        settings: RunSettings,
+        miner: TemplateMiner,
+        encoder: SessionEncoder,
+        bank: DetectorBank,
+        normal: ExplainContext,
+        card: Mapping[str, Any],
+    ) -> None:
+        self.settings = settings
+        self.miner = miner
+        self.encoder = encoder.eval()
+        self.bank = bank
+        self.normal = normal
+        self.card = dict(card)
+
+    @classmethod
+    def fit(
+        cls,
+        settings: RunSettings,
+        miner: TemplateMiner,
+        encoder: SessionEncoder,
+        log: ParsedLog,
+        card: Mapping[str, Any],
+        *,
+        progress: Progress | None = None,
+        check: Callable[[], None] = lambda: None,
+    ) -> LogAnomalyPipeline:
+        """Fit detectors, calibration and the picture of normal on a training log; deterministic.
+
+        `check` is called between the parts and may raise to stop.
+        """
+        evidence = _evidence(encoder, log, settings, progress)
+        check()
+        bank = DetectorBank.fit(evidence, _event_vectors(encoder, log, settings), settings, settings.seed, check=check)
+        check()
+        normal = fit_context(
+            log.sequences, log.sessions.keys, log.events.n_known, surprise=evidence.surprise, normal=~bank.suspicious
+        )
+        return cls(settings, miner, encoder, bank, normal, card)
+
+    def parse(self, spec: str, reading: InputSettings | None = None, *, progress: Progress | None = None) -> ParsedLog:
+        """Parse a log with this model's templates and, unless `reading` says otherwise, its header layout and
+        session key.
+        """
+        return match_log(spec, reading or self.settings, self.miner, progress=progress)
+
+    def score(
+        self,
+        log: ParsedLog,
+        *,
+        method: str | None = None,
+        threshold: float | None = None,
+        false_alarm_rate: float | None = None,
+        progress: Progress | None = None,
+    ) -> Scored:
+        """Score the sessions of a log; a session's score does not depend on the others.
+
+        `threshold` (on the scale of the score) or `false_alarm_rate` (of the p-value) take the place of the model's
+        own.
+        """
+        evidence = _evidence(self.encoder, log, self.settings, progress)
+        scores = self.bank.scores(evidence, _event_vectors(self.encoder, log, self.settings), method=method)
+        if false_alarm_rate is not None:
+            threshold = float(score_of(-np.log(np.array([false_alarm_rate])))[0])
+        if threshold is not None:
+            scores = dataclasses.replace(scores, threshold=threshold, is_anomaly=scores.score >= threshold)
+        return Scored(log, evidence, scores)
+
+    def score_by_method(self, scored: Scored) -> dict[str, ScoreTable]:
+        """The scores of every method for sessions whose evidence is there already."""
+        return self.bank.scores_by_method(scored.evidence, _event_vectors(self.encoder, scored.log, self.settings))
+
+    def detection(self, method: str | None = None) -> dict[str, Any]:
+        """How the threshold came about, for reports."""
+        name = method or self.bank.default_method
+        fit = self.bank.methods[name]
+        return {
+            "method": name,
+            "fusion": self.settings.fusion_method,
+            "rule": fit.threshold.rule,
+            "n_calibration_sessions": self.bank.n_judged,
+            "suspected_contamination": self.bank.suspected_share,
+            "weights": dict(fit.weights),
+        }
+
+    def explain(
+        self, scored: Scored, sessions: Int64Array, *, check: Callable[[], None] = lambda: None
+    ) -> dict[int, Explanation]:
+        """Which lines of these sessions are not as training knows them, and why; `check` is called now and then."""
+
+        def expected(ids: Int32Array, position: int) -> list[tuple[int, float]]:
+            return embedding.expected_events(self.encoder, ids, position, 3)
+
+        sequences, surprise = scored.log.sequences, scored.evidence.surprise
+        return explain_sessions(self.normal, sequences, sessions, surprise, expected, check=check)
+
+    @property
+    def identity(self) -> ModelIdentity:
+        """What a finding says about the model that made it."""
+        return ModelIdentity(self.card["run_id"], self.card["step"], self.card["hash"])
+
+    def save(self, folder: Path) -> None:
+        """Write the model as a whole or not at all; an older model in the folder is replaced."""
+        detectors, detector_arrays = self.bank.state()
+        normal, normal_arrays = self.normal.state()
+        with artifacts.atomic_directory(folder) as temporary:
+            artifacts.write_json(temporary / "templates.json", self.miner.to_json())
+            artifacts.write_json(temporary / "detectors.json", detectors)
+            artifacts.write_arrays(temporary / "detectors.safetensors", detector_arrays)
+            artifacts.write_json(temporary / "normal.json", normal)
+            artifacts.write_arrays(temporary / "normal.safetensors", normal_arrays)
+            artifacts.write_bytes(temporary / "model.safetensors", encode_model(self.encoder))
+            parts = {name: artifacts.sha256_file(temporary / name) for name in _PARTS}
+            self.card["hash"] = artifacts.sha256_json(parts)[:16]
+            settings = self.settings.model_dump(mode="json")
+            model = {"format_version": FORMAT_VERSION, "card": self.card, "settings": settings, "parts": parts}
+            artifacts.write_json(temporary / _MODEL, model)
+
+    @classmethod
+    def load(cls, folder: Path) -> LogAnomalyPipeline:
+        """Read a finished model; raises CheckpointError where a part is missing, changed, or made by a newer
+        version.
+        """
+        model = _read_model_json(folder)
+        for name, expected in model["parts"].items():
+            path = folder / name
+            if not path.is_file():
+                raise CheckpointError(f"{path} is missing; train again or restore the model folder")
+            if artifacts.sha256_file(path) != expected:
+                raise CheckpointError(
+                    f"{path} is not the file that was saved (sha256 differs); restore it or train again"
+                )
+        try:
+            settings = RunSettings(**model["settings"])
+            miner = TemplateMiner.from_json(artifacts.read_json(folder / "templates.json"))
+            encoder = untrained_encoder(settings, miner)
+            weights = decode_model(folder / "model.safetensors", (folder / "model.safetensors").read_bytes())
+            load_weights(encoder, weights, folder)
+            bank = DetectorBank.from_state(
+                artifacts.read_json(folder / "detectors.json"), artifacts.read_arrays(folder / "detectors.safetensors")
+            )
+            normal = ExplainContext.from_state(
+                artifacts.read_json(folder / "normal.json"), artifacts.read_arrays(folder / "normal.safetensors")
+            )
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(f"{folder} is not a model that this version can read ({error})") from error
+        return cls(settings, miner, encoder, bank, normal, model["card"])
+
+
+def _read_model_json(folder: Path) -> dict[str, Any]:
+    path = folder / _MODEL
+    try:
+        model = artifacts.read_json(path)
+    except OSError as error:
+        raise CheckpointError(
+            f"{folder} holds no finished model ({path.name}: {error.strerror}); train first, or give --model_dir"
+        ) from error
+    except ValueError as error:
+        raise CheckpointError(str(error)) from error
+    version = model.get("format_version") if isinstance(model, dict) else None
+    if type(version) is int and version > FORMAT_VERSION:
+        raise CheckpointError(
+            f"{path} has format version {version}, this program reads up to {FORMAT_VERSION}: update "
+            f"ai-detect (model made by "
+            f"{model.get('card', {}).get('versions', {}).get('ai-detect', 'an unknown version')})"
+        )
+    well_formed = version == FORMAT_VERSION and set(model) == {"format_version", "card", "settings", "parts"}
+    if not well_formed or not all(isinstance(model[key], dict) for key in ("card", "settings", "parts")):
+        raise CheckpointError(f"{path} is not a model that this program wrote")
+    if set(model["parts"]) != set(_PARTS) or not {"run_id", "step", "hash"} <= set(model["card"]):
+        raise CheckpointError(f"{path} does not list the parts of a model")
+    return dict(model)
+
+
+def _evidence(
+    encoder: SessionEncoder, log: ParsedLog, settings: RunSettings, progress: Progress | None
+) -> SessionEvidence:
+    words = word_matrix(log.events.templates, settings.n_word_buckets)
+    with (progress or Silent()).stage("encoding", len(log.sessions), "sessions") as advance:
+        vectors = embedding.embed_sessions(encoder, log.sequences, words, on_progress=advance)
+    with (progress or Silent()).stage("reading each line in its context", len(log.sessions), "sessions") as advance:
+        surprise = embedding.event_surprise(encoder, log.sequences, words, on_progress=advance)
+    return SessionEvidence(log.sequences, vectors, surprise)
+
+
+def untrained_encoder(settings: RunSettings, miner: TemplateMiner) -> SessionEncoder:
+    """An encoder for these templates; its initial weights are a function of the seed."""
+    seed_step(settings.seed, 0)
+    return SessionEncoder(settings, len(miner.templates), word_matrix(miner.templates, settings.n_word_buckets))
+
+
+def settings_of_checkpoint(loaded: LoadedCheckpoint) -> RunSettings:
+    """The settings that a checkpoint was trained with; raises CheckpointError where this version does not know them."""
+    try:
+        return build(RunSettings, loaded.config, str(loaded.checkpoint.path / "config.json"))
+    except ConfigError as error:
+        raise CheckpointError(f"{error}: it was made by another version of ai-detect") from error
+
+
+def encoder_of_checkpoint(loaded: LoadedCheckpoint) -> tuple[TemplateMiner, SessionEncoder]:
+    """The templates and the encoder of a checkpoint; raises CheckpointError naming what does not fit."""
+    path = loaded.checkpoint.path
+    try:
+        miner = TemplateMiner.from_json(loaded.templates)
+    except ValueError as error:
+        raise CheckpointError(f"{path / 'templates.json'}: {error}") from error
+    encoder = untrained_encoder(settings_of_checkpoint(loaded), miner)
+    load_weights(encoder, loaded.model_state, path)
+    return miner, encoder
+
+
+def training_task(
+    model: SessionEncoder, train: SequenceTable, validation: SequenceTable | None, settings: RunSettings
+) -> EncoderTask:
+    """What the trainer works on."""
+    return EncoderTask(model, train, validation, settings)
+
+
+def _event_vectors(encoder: SessionEncoder, log: ParsedLog, settings: RunSettings) -> Float32Array:
+    """What the words of each event mean to the encoder, (n_templates, dim) float32; unseen events included."""
+    words = torch.from_numpy(word_matrix(log.events.templates, settings.n_word_buckets)).long()
+    with torch.no_grad():
+        vectors: Float32Array = encoder.word_part(words.to(encoder.words.device)).cpu().numpy()
+    return vectors
+
+
+def fit_checkpoint(
+    loaded: LoadedCheckpoint, train_file: str | None, progress: Progress | None = None
+) -> LogAnomalyPipeline:
+    """The model of a checkpoint: detectors fitted on the log it was trained on, which must still be there."""
+    settings = settings_of_checkpoint(loaded)
+    miner, encoder = encoder_of_checkpoint(loaded)
+    state, provenance = loaded.trainer_state, loaded.trainer_state.provenance
+    path = loaded.checkpoint.path
+    log = match_log(train_file or provenance["train_file"], settings, miner, path.parent / "cache", progress)
+    check_same_data(provenance["train_data"], log.fingerprints, log.sources, log.sources[0].path)
+    card = model_card(state, loaded)
+    return LogAnomalyPipeline.fit(settings, miner, encoder, log, card, progress=progress)
+
+
+def model_card(state: TrainerState, chosen: LoadedCheckpoint) -> dict[str, Any]:
+    """Where a model comes from: `chosen` gave the weights, `state` is where its run stood."""
+    manifest = chosen.checkpoint.manifest
+    return {
+        "run_id": state.run_id,
+        "step": manifest.step,
+        "last_step": state.step,
+        "epoch": manifest.epoch,
+        "val_loss": manifest.val_loss,
+        "provenance": state.provenance,
+        "versions": state.versions,
+        "hash": chosen.checkpoint.hash[:16],
+    }

@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import pytest
+from detectors_made import BROKEN, N_KNOWN, event_vectors, evidence_of, normal_log
+
+from ai_detect.config import DetectionSettings
+from ai_detect.detectors.components import METHODS, components_of
+from ai_detect.detectors.ensemble import DetectorBank
+from ai_detect.errors import ConfigError, DataError, Interrupted
+
+SETTINGS = DetectionSettings()
+
+
+def fit(sessions: list[list[int]], settings: DetectionSettings = SETTINGS) -> DetectorBank:
+    return DetectorBank.fit(evidence_of(sessions), event_vectors(N_KNOWN), settings, seed=7)
+
+
+@pytest.fixture(scope="module")
+def bank() -> DetectorBank:
+    return fit(normal_log(300))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_broken_sessions_score_above_normal_ones(bank: DetectorBank, method: str) -> None:
+    normal, broken = normal_log(200, seed=3), list(BROKEN.values())
+    scores = bank.scores(evidence_of(normal + broken), event_vectors(), method=method).score
+    assert np.median(scores[200:]) > np.quantile(scores[:200], 0.95)
+
+
+def test_the_default_finds_every_kind_of_damage_and_leaves_normal_sessions_alone(bank: DetectorBank) -> None:
+    table = bank.scores(evidence_of(normal_log(500, seed=3) + list(BROKEN.values())), event_vectors())
+    assert table.is_anomaly[500:].tolist() == [True] * len(BROKEN)
+    assert table.is_anomaly[:500].mean() < 0.01
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_scores_are_the_same_alone_in_any_batch_and_in_any_order(bank: DetectorBank, method: str) -> None:
+    sessions = normal_log(40, seed=3) + list(BROKEN.values())
+    together = bank.scores(evidence_of(sessions), event_vectors(), method=method)
+    order = np.random.default_rng(0).permutation(len(sessions))
+    shuffled = bank.scores(evidence_of([sessions[i] for i in order]), event_vectors(), method=method)
+    assert np.array_equal(shuffled.score, together.score[order])
+    for i in (0, 7, 41, 43):
+        alone = bank.scores(evidence_of([sessions[i]]), event_vectors(), method=method)
+        assert alone.score[0] == together.score[i]
+        assert {name: raw[0] for name, raw in alone.raw.items()} == {n: raw[i] for n, raw in together.raw.items()}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_table_is_consistent(bank: DetectorBank, method: str) -> None:
+    table = bank.scores(evidence_of(normal_log(100, seed=3) + list(BROKEN.values())), event_vectors(), method=method)
+    assert set(table.raw) == {component.name for component in components_of(method)}
+    assert ((table.score >= 0) & (table.score < 1)).all()
+    assert len(np.unique(table.score)) > 3
+    order = np.argsort(table.p_value)
+    assert (np.diff(table.score[order]) <= 0).all()
+    assert np.array_equal(table.is_anomaly, table.score >= table.threshold)
+
+
+def test_all_methods_at_once_are_each_alone(bank: DetectorBank) -> None:
+    evidence = evidence_of(list(BROKEN.values()))
+    tables = bank.scores_by_method(evidence, event_vectors())
+    assert set(tables) == set(METHODS)
+    for method in METHODS:
+        assert np.array_equal(tables[method].score, bank.scores(evidence, event_vectors(), method=method).score)
+
+
+def test_saved_and_loaded_it_scores_the_same(bank: DetectorBank, caplog: pytest.LogCaptureFixture) -> None:
+    evidence = evidence_of(normal_log(50, seed=3) + list(BROKEN.values()))
+    with caplog.at_level(logging.WARNING):
+        again = DetectorBank.from_state(*bank.state())
+        for method in METHODS:
+            before, after = (b.scores(evidence, event_vectors(), method=method) for b in (bank, again))
+            assert np.array_equal(before.score, after.score)
+            assert before.threshold == after.threshold
+    assert not caplog.records
+    assert np.array_equal(again.suspicious, bank.suspicious)
+    values, arrays = again.state()
+    assert values == bank.state()[0]
+    assert all(np.array_equal(array, arrays[name]) for name, array in bank.state()[1].items())
+
+
+def test_a_library_that_scores_differently_is_reported(bank: DetectorBank, caplog: pytest.LogCaptureFixture) -> None:
+    values, arrays = bank.state()
+    moved = {**arrays, "comparison/checks/knn:counts": arrays["comparison/checks/knn:counts"] + 1}
+    with caplog.at_level(logging.WARNING):
+        DetectorBank.from_state(values, moved).scores(evidence_of(normal_log(3)), event_vectors())
+    assert "knn:counts scores differently" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"format_version": 99},
+        {"components": ["knn:counts"]},
+        {"methods": {}},
+        {"detection_method": "magic"},
+        {"fusion_method": "magic"},
+        {"seed": "x"},
+    ],
+)
+def test_a_state_that_is_not_one_is_refused(bank: DetectorBank, change: dict[str, object]) -> None:
+    values, arrays = bank.state()
+    with pytest.raises(ValueError, match=r".+"):
+        DetectorBank.from_state({**values, **change}, arrays)
+
+
+def test_a_missing_array_is_refused(bank: DetectorBank) -> None:
+    values, arrays = bank.state()
+    for name in ("comparison/rows/counts", "method/knn/values", "suspicious", "comparison/views/column"):
+        with pytest.raises(KeyError):
+            DetectorBank.from_state(values, {key: array for key, array in arrays.items() if key != name})
+
+
+def test_fitting_twice_gives_the_same_bank(bank: DetectorBank) -> None:
+    values, arrays = fit(normal_log(300)).state()
+    assert values == bank.state()[0]
+    assert all(np.array_equal(array, arrays[name]) for name, array in bank.state()[1].items())
+
+
+def test_repeated_anomalies_in_training_do_not_become_normal() -> None:
+    """A twentieth of the log is one and the same incident, which is its own nearest neighbour."""
+    incident = [0, 1, 5, 5, 7]
+    sessions = normal_log(400)
+    for position in range(0, 400, 20):
+        sessions[position] = incident
+    bank = DetectorBank.fit(evidence_of(sessions), event_vectors(), SETTINGS, seed=7)
+    table = bank.scores(evidence_of([*normal_log(200, seed=3), incident]), event_vectors())
+    assert table.score[-1] > np.quantile(table.score[:-1], 0.97)
+    assert table.is_anomaly[-1]
+    assert 0.03 < bank.suspected_share < 0.08
+    assert bank.suspicious[::20].all()
+
+
+def test_a_clean_log_is_not_suspected(bank: DetectorBank) -> None:
+    assert bank.suspected_share == 0
+
+
+def test_a_given_rate_sets_the_threshold() -> None:
+    sessions = normal_log(400)
+    for settings in (DetectionSettings(false_alarm_rate=0.1), DetectionSettings(contamination=0.1)):
+        bank = fit(sessions, settings)
+        assert 0.05 < bank.suspicious.mean() < 0.15
+        table = bank.scores(evidence_of(normal_log(400, seed=3)), event_vectors())
+        assert 0.03 < table.is_anomaly.mean() < 0.2
+
+
+@pytest.mark.parametrize("fusion", ["static_weight", "max", "mean"])
+def test_each_other_fusion_finds_the_unseen_event(fusion: str) -> None:
+    bank = fit(normal_log(200), DetectionSettings.model_validate({"fusion_method": fusion}))
+    table = bank.scores(evidence_of([*normal_log(100, seed=3), BROKEN["unseen event"]]), event_vectors())
+    assert table.score[-1] > np.quantile(table.score[:-1], 0.98)
+
+
+@pytest.mark.parametrize("n", [1, 2, 7])
+def test_few_sessions_are_enough(n: int) -> None:
+    bank = fit([[0, 1, 2, 3, 4]] * n)
+    for method in METHODS:
+        table = bank.scores(evidence_of([[0, 1, 2, 3, 4], [0, 6, 7, 8]]), event_vectors(), method=method)
+        assert np.isfinite(table.score).all()
+        assert table.score[1] > table.score[0], method
+
+
+def test_nothing_to_fit_on_is_a_data_error() -> None:
+    with pytest.raises(DataError, match="no session"):
+        DetectorBank.fit(evidence_of([[0]]).take(np.zeros(0, np.int64)), event_vectors(N_KNOWN), SETTINGS, seed=7)
+
+
+def test_an_unknown_method_is_a_config_error(bank: DetectorBank) -> None:
+    with pytest.raises(ConfigError, match="magic"):
+        bank.scores(evidence_of([[0]]), event_vectors(), method="magic")
+
+
+def test_fitting_stops_when_asked() -> None:
+    def stop() -> None:
+        raise Interrupted("stopped", 2)
+
+    with pytest.raises(Interrupted):
+        DetectorBank.fit(evidence_of(normal_log(20)), event_vectors(N_KNOWN), SETTINGS, seed=7, check=stop)
