@@ -23,6 +23,8 @@ MIN_ROWS = 10
 #: Rows, beside one of each kind, that show a detector how frequent each kind is.
 _FREQUENT_ROWS = 4096
 _N_CLUSTERS = 8
+#: What leaving the reference's range adds at most to the score of an isolation forest, which lies in [-.5, .5].
+_BEYOND = 0.25
 #: Numbers in a reference from which threads are worth their start.
 _LARGE = 200_000
 
@@ -42,15 +44,26 @@ class Detector(Protocol):
 class PyodDetector:
     """A PyOD detector that is made when the reference is known."""
 
-    def __init__(self, make: Callable[[Float64Array, int], Any], seed: int, *, by_frequency: bool = False) -> None:
+    def __init__(
+        self,
+        make: Callable[[Float64Array, int], Any],
+        seed: int,
+        *,
+        by_frequency: bool = False,
+        splits_in_range: bool = False,
+    ) -> None:
         self._make = make
         self._seed = seed
         self._by_frequency = by_frequency
+        self._splits_in_range = splits_in_range
         self._model: Any = None
+        self._low: Float64Array = np.zeros(0)
+        self._high: Float64Array = np.zeros(0)
 
     def fit(self, reference: Reference) -> None:
         """Learn from the reference; with fewer than `MIN_ROWS` distinct rows every detector is nearest neighbour."""
         rows = reference.rows.astype(np.float64)
+        self._low, self._high = rows.min(axis=0), rows.max(axis=0)
         if len(rows) < MIN_ROWS:
             rows = np.repeat(rows, 2, axis=0)  # PyOD wants more rows than neighbours
             self._model = _nearest(rows, self._seed)
@@ -62,10 +75,23 @@ class PyodDetector:
         self._model.fit(rows)
 
     def decision_function(self, rows: Float32Array) -> Float64Array:
-        """PyOD's scores."""
+        """PyOD's scores; for a detector that splits within the reference's range, more for rows that leave it."""
         if len(rows) == 0:
             return np.zeros(0)
-        return np.asarray(self._model.decision_function(rows.astype(np.float64)), np.float64)
+        values = rows.astype(np.float64)
+        scores = np.asarray(self._model.decision_function(values), np.float64)
+        return scores + _BEYOND * self._beyond(values) if self._splits_in_range else scores
+
+    def _beyond(self, values: Float64Array) -> Float64Array:
+        """How far the worst column of each row lies outside the reference, 0 inside to 1; a constant column counts in units.
+
+        A tree never splits on a column that was constant, nor beyond what it saw: an event that training does not hold
+        would go unnoticed.
+        """
+        span = self._high - self._low
+        excess = np.maximum(self._low - values, values - self._high) / np.where(span > 0, span, 1)
+        worst = np.maximum(excess, 0).max(axis=1, initial=0)
+        return np.asarray(worst / (1 + worst))
 
 
 class TailDetector:
@@ -153,7 +179,7 @@ def _clusters(rows: Float64Array, seed: int) -> Any:
 DETECTORS: dict[str, Callable[[int], Detector]] = {
     "knn": lambda seed: PyodDetector(_nearest, seed),
     "lof": lambda seed: PyodDetector(_local_density, seed),
-    "iforest": lambda seed: PyodDetector(_isolation_forest, seed, by_frequency=True),
+    "iforest": lambda seed: PyodDetector(_isolation_forest, seed, by_frequency=True, splits_in_range=True),
     "cluster": lambda seed: PyodDetector(_clusters, seed, by_frequency=True),
     "reconstruction": lambda seed: TailDetector(both_sides=False),
     "tails": lambda seed: TailDetector(both_sides=False),
