@@ -26,8 +26,8 @@ class Component:
         return f"{self.detector}:{self.view}"
 
 
-#: Priors chosen by the mean AUPRC over four labelled logs, clean and contaminated (docs/benchmarks.md); it is flat around
-#: them. The set of events and the profile of single numbers say most, the other views speak up where they have to.
+#: Priors chosen by the mean AUPRC over four labelled logs, clean and contaminated (docs/benchmarks.md); it is flat
+#: around them. The set of events and the profile of single numbers say most, the other views speak up when they must.
 COMPONENTS = (
     Component("knn", "presence", 1.0),
     Component("iforest", "profile", 1.0),

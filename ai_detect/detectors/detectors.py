@@ -83,7 +83,7 @@ class PyodDetector:
         return scores + _BEYOND * self._beyond(values) if self._splits_in_range else scores
 
     def _beyond(self, values: Float64Array) -> Float64Array:
-        """How far the worst column of each row lies outside the reference, 0 inside to 1; a constant column counts in units.
+        """How far the worst column of each row lies outside the reference, 0 inside to 1; constant ones count in units.
 
         A tree never splits on a column that was constant, nor beyond what it saw: an event that training does not hold
         would go unnoticed.
