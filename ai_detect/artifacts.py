@@ -6,6 +6,7 @@ fsynced, and renamed; single files likewise. After a crash there is the old cont
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -86,8 +87,11 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
 def atomic_directory(path: Path) -> Iterator[Path]:
     """Yield a temporary directory that becomes `path` when the block ends without an error.
 
-    An older directory at `path` is moved aside before and removed after the commit.
+    An older directory at `path` is moved aside before and removed after the commit. Raises NotADirectoryError where
+    `path` is something else.
     """
+    if path.exists() and not path.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
     aside = path.with_name(f".{path.name}.old-{os.getpid()}")

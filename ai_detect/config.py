@@ -6,11 +6,12 @@ Order: defaults < config file < flags; on resume the checkpoint takes the place 
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import CliPositionalArg
@@ -42,7 +43,9 @@ class InputSettings(Settings):
         "refuse",
     )
     session_regex: str | None = _setting(
-        None, "lines whose match (group 1 if there is one) is equal form a session", "refuse"
+        None,
+        "lines whose match (its first group that takes part, if there are groups) is equal form a session",
+        "refuse",
     )
     session_field: str | None = _setting(None, "a named header or JSON field is the session key", "refuse")
     session_by_file: bool = _setting(False, "each file of a folder or glob is one session", "refuse")
@@ -68,20 +71,18 @@ class InputSettings(Settings):
     @field_validator("session_regex")
     @classmethod
     def _regex_compiles(cls, value: str | None) -> str | None:
-        if value is not None:
-            try:
-                re.compile(value)
-            except re.error as error:
-                raise ValueError(f"not a regular expression: {error}") from error
-        return value
+        return _compilable(value)
 
     @field_validator("encoding")
     @classmethod
     def _encoding_exists(cls, value: str) -> str:
         try:
-            "".encode(value)
+            found = codecs.lookup(value).name
         except LookupError as error:
             raise ValueError(f"{error}; try utf-8 or latin-1") from error
+        # UTF-16 and UTF-32 are turned into UTF-8 before lines are split; all others must leave ASCII as it is
+        if not found.startswith(("utf-16", "utf-32")) and not _keeps_ascii(value):
+            raise ValueError("not an encoding that logs are written in; try utf-8 or latin-1")
         return value
 
     @model_validator(mode="after")
@@ -112,6 +113,24 @@ class InputSettings(Settings):
         if self.window_type is not None:
             return self.window_type
         return "session" if self.session_regex or self.session_field or self.session_by_file else "fixed"
+
+
+def _compilable(pattern: str | None) -> str | None:
+    if pattern is not None:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise ValueError(f"not a regular expression: {error}") from error
+    return pattern
+
+
+def _keeps_ascii(encoding: str) -> bool:
+    """False for EBCDIC, and for codecs that are no character sets: base64, rot13, idna, punycode, unicode_escape."""
+    line = "Mar 1 10:00:00 www.xn--mnchen-3ya.de started\n"
+    try:
+        return line.encode().decode(encoding) == line and len(rb"\x41".decode(encoding)) == 4
+    except (LookupError, UnicodeError):
+        return False
 
 
 class EncoderSettings(Settings):
@@ -204,8 +223,38 @@ class OutputSettings(Settings):
     quiet: bool = _setting(False, "say nothing but warnings and errors")
 
 
-class TrainCommand(OutputSettings, RunSettings):
-    """Train on a log: parse, learn what is normal, fit the detectors, save the model, score the evaluation file."""
+GroupedBy = Literal["settings", "model", "nothing"]
+#: The window types that a setting is for.
+_WINDOWS_OF = {"window_size": ("fixed", "sliding"), "stride": ("sliding",), "window_seconds": ("time",)}
+
+
+class ReadingCommand(OutputSettings, InputSettings):
+    """What all commands that read a log have; typed settings that would do nothing are refused."""
+
+    #: What says how lines are grouped; where a model does, what is typed is compared with it later.
+    grouped_by: ClassVar[GroupedBy] = "settings"
+    streams: ClassVar[bool] = False  # whether results can go to standard output
+
+    @model_validator(mode="after")
+    def _nothing_is_ignored(self) -> ReadingCommand:
+        if self.output_dir == "-" and not self.streams:
+            raise ValueError("--output_dir -: only detect writes to standard output; name a folder")
+        given = {name for name in self.model_fields_set if getattr(self, name) is not None}
+        if self.grouped_by == "nothing" and (ignored := sorted(given & {"window_type", *_WINDOWS_OF})):
+            raise ValueError(f"--{', --'.join(ignored)}: this command groups no lines; leave it out")
+        if self.grouped_by == "model" and self.window_type is None:
+            return self
+        for name, kinds in _WINDOWS_OF.items():
+            if name in given and self.windowing not in kinds:
+                raise ValueError(
+                    f"--{name} does nothing where lines are grouped by {self.windowing}: "
+                    f"leave it out, or give --window_type {' or '.join(kinds)}"
+                )
+        return self
+
+
+class RunCommand(ReadingCommand, RunSettings):
+    """What train and resume share."""
 
     train_file: str = _setting(..., "log to learn from: a file, glob, folder or - (gz, zst, bz2, xz read as they are)")
     eval_file: str | None = _setting(
@@ -213,16 +262,22 @@ class TrainCommand(OutputSettings, RunSettings):
     )
     checkpoint_dir: Path = _setting(Path("./checkpoint"), "where checkpoints go")
     model_dir: Path | None = _setting(None, "where the finished model goes (default: <checkpoint_dir>/model)")
-    overwrite: bool = _setting(False, "train: discard the checkpoints of an earlier run in the folder")
 
 
-class ResumeCommand(TrainCommand):
+class TrainCommand(RunCommand):
+    """Train on a log: parse, learn what is normal, fit the detectors, save the model, score the evaluation file."""
+
+    overwrite: bool = _setting(False, "discard the checkpoints of an earlier run in the folder")
+
+
+class ResumeCommand(RunCommand):
     """Go on from a checkpoint as if never stopped, then fit the detectors and score as train does."""
+
+    grouped_by: ClassVar[GroupedBy] = "model"
 
     checkpoint_path: Path | None = _setting(None, "this checkpoint (default: the newest valid one by step number)")
     use_best_checkpoint: bool = _setting(False, "the valid checkpoint of lowest validation loss")
     total_epochs: int | None = _setting(None, "go on to this epoch in all", "warn", ge=1)
-    new_data: bool = _setting(False, "allow another training log than the checkpoint's: fine-tune on it")
     lr_policy: Literal["continue", "rewarm", "constant"] = _setting(
         "continue", "learning rate beyond the planned schedule", "warn"
     )
@@ -237,8 +292,11 @@ class ResumeCommand(TrainCommand):
         return self
 
 
-class DetectCommand(OutputSettings, InputSettings):
+class DetectCommand(ReadingCommand):
     """Score a log with a trained model and report the anomalies, each with its lines and reasons."""
+
+    grouped_by: ClassVar[GroupedBy] = "model"
+    streams: ClassVar[bool] = True
 
     log_file: str = _setting(..., "log to score: a file, glob, folder or - for standard input")
     model_dir: Path = _setting(
@@ -263,8 +321,10 @@ class DetectCommand(OutputSettings, InputSettings):
         return self
 
 
-class EvaluateCommand(OutputSettings, InputSettings):
+class EvaluateCommand(ReadingCommand):
     """Measure a model on a log, with labels (quality) or without (alarm rate and drift)."""
+
+    grouped_by: ClassVar[GroupedBy] = "model"
 
     test_file: str = _setting(..., "log to evaluate on: a file, glob, folder or -")
     label_file: Path | None = _setting(None, "CSV session,label (Normal/Anomaly or 0/1)")
@@ -280,9 +340,22 @@ class EvaluateCommand(OutputSettings, InputSettings):
     eval_all_methods: bool = _setting(False, "every method in one table and picture")
     top_k: int = _setting(20, "anomalies shown in the report", ge=0)
 
+    @field_validator("label_regex")
+    @classmethod
+    def _label_regex_compiles(cls, value: str | None) -> str | None:
+        return _compilable(value)
 
-class ParseCommand(OutputSettings, InputSettings):
+    @model_validator(mode="after")
+    def _labels_of_one_kind(self) -> EvaluateCommand:
+        if self.label_file is not None and self.label_regex is not None:
+            raise ValueError("--label_file and --label_regex exclude each other: a session has one label")
+        return self
+
+
+class ParseCommand(ReadingCommand):
     """Parse only: which templates a log holds and which line is which."""
+
+    grouped_by: ClassVar[GroupedBy] = "nothing"
 
     log_file: str = _setting(..., "log to parse: a file, glob, folder or -")
 

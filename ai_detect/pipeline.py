@@ -11,6 +11,7 @@ LogAnomalyPipeline.save / load    the finished model: a folder that can be check
 from __future__ import annotations
 
 import dataclasses
+import glob
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from ai_detect.encoder import embedding
 from ai_detect.encoder.model import SessionEncoder
 from ai_detect.encoder.vocabulary import word_matrix
 from ai_detect.errors import CheckpointError, ConfigError
+from ai_detect.ingest.log_reader import fingerprint_sources
 from ai_detect.parsing.template_miner import TemplateMiner
 from ai_detect.reporting.explain import Explanation, explain_sessions
 from ai_detect.reporting.findings import ModelIdentity
@@ -45,8 +47,8 @@ from ai_detect.training.state import TrainerState
 logger = logging.getLogger(__name__)
 
 FORMAT_VERSION = 1
-_MODEL = "model.json"
-_PARTS = (
+MODEL_CARD = "model.json"
+MODEL_PARTS = (
     "templates.json",
     "model.safetensors",
     "detectors.json",
@@ -184,11 +186,11 @@ class LogAnomalyPipeline:
             artifacts.write_json(temporary / "normal.json", normal)
             artifacts.write_arrays(temporary / "normal.safetensors", normal_arrays)
             artifacts.write_bytes(temporary / "model.safetensors", encode_model(self.encoder))
-            parts = {name: artifacts.sha256_file(temporary / name) for name in _PARTS}
+            parts = {name: artifacts.sha256_file(temporary / name) for name in MODEL_PARTS}
             self.card["hash"] = artifacts.sha256_json(parts)[:16]
             settings = self.settings.model_dump(mode="json")
             model = {"format_version": FORMAT_VERSION, "card": self.card, "settings": settings, "parts": parts}
-            artifacts.write_json(temporary / _MODEL, model)
+            artifacts.write_json(temporary / MODEL_CARD, model)
 
     @classmethod
     def load(cls, folder: Path) -> LogAnomalyPipeline:
@@ -205,7 +207,7 @@ class LogAnomalyPipeline:
                     f"{path} is not the file that was saved (sha256 differs); restore it or train again"
                 )
         try:
-            settings = RunSettings(**model["settings"])
+            settings = build(RunSettings, model["settings"], str(folder / MODEL_CARD))
             miner = TemplateMiner.from_json(artifacts.read_json(folder / "templates.json"))
             encoder = untrained_encoder(settings, miner)
             weights = decode_model(folder / "model.safetensors", (folder / "model.safetensors").read_bytes())
@@ -216,13 +218,15 @@ class LogAnomalyPipeline:
             normal = ExplainContext.from_state(
                 artifacts.read_json(folder / "normal.json"), artifacts.read_arrays(folder / "normal.safetensors")
             )
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise CheckpointError(f"{folder} is not a model that this version can read ({error})") from error
+        except (OSError, ValueError, KeyError, TypeError, ConfigError) as error:
+            raise CheckpointError(
+                f"{folder} is not a model that this version can read ({error}); train again"
+            ) from error
         return cls(settings, miner, encoder, bank, normal, model["card"])
 
 
 def _read_model_json(folder: Path) -> dict[str, Any]:
-    path = folder / _MODEL
+    path = folder / MODEL_CARD
     try:
         model = artifacts.read_json(path)
     except OSError as error:
@@ -241,7 +245,7 @@ def _read_model_json(folder: Path) -> dict[str, Any]:
     well_formed = version == FORMAT_VERSION and set(model) == {"format_version", "card", "settings", "parts"}
     if not well_formed or not all(isinstance(model[key], dict) for key in ("card", "settings", "parts")):
         raise CheckpointError(f"{path} is not a model that this program wrote")
-    if set(model["parts"]) != set(_PARTS) or not {"run_id", "step", "hash"} <= set(model["card"]):
+    if set(model["parts"]) != set(MODEL_PARTS) or not {"run_id", "step", "hash", "history"} <= set(model["card"]):
         raise CheckpointError(f"{path} does not list the parts of a model")
     return dict(model)
 
@@ -306,7 +310,13 @@ def fit_checkpoint(
     miner, encoder = encoder_of_checkpoint(loaded)
     state, provenance = loaded.trainer_state, loaded.trainer_state.provenance
     path = loaded.checkpoint.path
-    log = match_log(train_file or provenance["train_file"], settings, miner, path.parent / "cache", progress)
+    spec = train_file or provenance["train_file"]
+    if train_file is None and (spec == "-" or not list(glob.glob(spec) + glob.glob(f"{spec}.*"))):
+        raise CheckpointError(f"{path}: its training log ({spec}) is not there; give it with --train_file")
+    cache = path.parent / "cache"
+    log = match_log(spec, settings, miner, cache if cache.is_dir() else None, progress)
+    if not log.fingerprints:
+        log = dataclasses.replace(log, fingerprints=fingerprint_sources(log.sources))
     check_same_data(provenance["train_data"], log.fingerprints, log.sources, log.sources[0].path)
     card = model_card(state, loaded)
     return LogAnomalyPipeline.fit(settings, miner, encoder, log, card, progress=progress)
@@ -315,7 +325,13 @@ def fit_checkpoint(
 def model_card(state: TrainerState, chosen: LoadedCheckpoint) -> dict[str, Any]:
     """Where a model comes from: `chosen` gave the weights, `state` is where its run stood."""
     manifest = chosen.checkpoint.manifest
+    names = ("step", "train_loss", "val_loss", "learning_rate")
+    columns = (state.loss_steps, state.train_losses, state.val_losses, state.learning_rates)
     return {
+        "history": {
+            "rows": [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)],
+            "resume_steps": [item.parent.step for item in state.lineage if item.parent is not None],
+        },
         "run_id": state.run_id,
         "step": manifest.step,
         "last_step": state.step,

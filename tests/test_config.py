@@ -55,7 +55,12 @@ def test_config_file_loses_to_flags(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "expected"),
-    [('{"num_epoch": 4}', "did you mean 'num_epochs'"), ("[1]", "one JSON object"), ("{", "not valid JSON")],
+    [
+        ('{"num_epoch": 4}', "did you mean 'num_epochs'"),
+        ('{"config": "x"}', "holds 'config' itself"),
+        ("[1]", "one JSON object"),
+        ("{", "not valid JSON"),
+    ],
 )
 def test_bad_config_file_is_named(tmp_path: Path, content: str, expected: str) -> None:
     path = tmp_path / "settings.json"
@@ -85,6 +90,20 @@ def test_all_problems_are_shown_together() -> None:
         (config.TrainCommand, {"train_file": "a", "dim": 24, "n_heads": 5}, "must divide"),
         (config.ResumeCommand, {"train_file": "a", "num_epochs": 2, "total_epochs": 3}, "give one"),
         (config.ResumeCommand, {"train_file": "a", "use_best_checkpoint": True, "checkpoint_path": "c"}, "exclude"),
+        (config.ResumeCommand, {"train_file": "a", "overwrite": True}, "unknown setting 'overwrite'"),
+        (config.ResumeCommand, {"train_file": "a", "new_data": True}, "unknown setting 'new_data'"),
+        (config.TrainCommand, {"train_file": "a", "window_seconds": 60}, "--window_seconds does nothing .* by fixed"),
+        (config.TrainCommand, {"train_file": "a", "stride": 5}, "give --window_type sliding"),
+        (config.TrainCommand, {"train_file": "a", "window_size": 50, "session_regex": "x"}, "grouped by session"),
+        (config.TrainCommand, {"train_file": "a", "window_size": 5, "window_type": "time"}, "fixed or sliding"),
+        (config.DetectCommand, {"log_file": "a", "stride": 5, "window_type": "fixed"}, "--stride does nothing"),
+        (config.EvaluateCommand, {"test_file": "a", "label_file": "b", "label_regex": "c"}, "exclude each other"),
+        (config.EvaluateCommand, {"test_file": "a", "label_regex": "("}, "not a regular expression"),
+        (config.TrainCommand, {"train_file": "a", "output_dir": "-"}, "name a folder"),
+        (config.ResumeCommand, {"train_file": "a", "output_dir": "-"}, "name a folder"),
+        (config.EvaluateCommand, {"test_file": "a", "output_dir": "-"}, "name a folder"),
+        (config.ParseCommand, {"log_file": "a", "window_size": 20}, "--window_size: this command groups no lines"),
+        (config.ParseCommand, {"log_file": "a", "output_dir": "-"}, "name a folder"),
         (config.DetectCommand, {"log_file": "a", "threshold": 0.5, "false_alarm_rate": 0.1}, "exclude each other"),
         (config.TrainCommand, {}, "--train_file is required"),
     ],
@@ -92,6 +111,68 @@ def test_all_problems_are_shown_together() -> None:
 def test_combinations_that_cannot_be(command: type[config.Settings], values: dict[str, object], expected: str) -> None:
     with pytest.raises(ConfigError, match=expected):
         config.build(command, values, "prog")
+
+
+@pytest.mark.parametrize(
+    "encoding", ["idna", "punycode", "base64", "rot13", "hex", "unicode_escape", "undefined", "cp037"]
+)
+def test_what_is_no_encoding_of_logs_is_refused(encoding: str) -> None:
+    with pytest.raises(ConfigError, match="try utf-8 or latin-1"):
+        config.build(config.ParseCommand, {"log_file": "a", "encoding": encoding}, "prog")
+
+
+@pytest.mark.parametrize(
+    "encoding",
+    [
+        "UTF8",
+        "utf-8-sig",
+        "latin-1",
+        "ascii",
+        "cp1252",
+        "utf-16",
+        "UTF-16LE",
+        "utf-32",
+        "gb18030",
+        "shift_jis",
+        "shift_jis_2004",
+        "euc-jp",
+        "iso2022_jp",
+        "big5",
+        "koi8-r",
+        "cp437",
+    ],
+)
+def test_encodings_of_logs_are_taken(encoding: str) -> None:
+    assert config.InputSettings(encoding=encoding).encoding == encoding
+
+
+def test_settings_that_a_model_or_a_checkpoint_completes_are_taken() -> None:
+    stored = config.RunSettings(session_regex="x").model_dump()
+    assert config.RunSettings(**stored).windowing == "session"
+    for command in (config.DetectCommand(log_file="a", stride=5), config.ResumeCommand(train_file="a", stride=5)):
+        assert command.stride == 5
+    assert config.TrainCommand(train_file="a", window_type="time", window_seconds=1, stride=None).window_seconds == 1
+    assert config.DetectCommand(log_file="a", output_dir="-").output_dir == "-"
+
+
+def test_checkpoint_names_may_follow_flags() -> None:
+    for arguments in (
+        ["verify", "--checkpoint_dir", "x", "3", "4"],
+        ["verify", "3", "--checkpoint_dir", "x", "4"],
+        ["--checkpoint_dir=x", "verify", "3", "4"],
+    ):
+        values = flags.typed_values(config.CheckpointsCommand, arguments, "prog", "")
+        made = config.build(config.CheckpointsCommand, values, "prog")
+        assert (made.action, made.names, made.checkpoint_dir) == ("verify", ["3", "4"], Path("x"))
+    made = config.build(
+        config.CheckpointsCommand, flags.typed_values(config.CheckpointsCommand, ["list", "--json"], "prog", ""), "prog"
+    )
+    assert (made.action, made.names, made.json_) == ("list", [], True)
+    for arguments in ([], ["--dry_run"], ["verfy"], ["list", "--checkpoint_dirs", "x"]):
+        with pytest.raises(ConfigError):
+            config.build(
+                config.CheckpointsCommand, flags.typed_values(config.CheckpointsCommand, arguments, "prog", ""), "prog"
+            )
 
 
 def test_every_run_setting_says_what_a_change_on_resume_means() -> None:

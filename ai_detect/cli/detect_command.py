@@ -46,7 +46,7 @@ def run(command: DetectCommand, typed: Mapping[str, Any]) -> int:
         sys.stdout.write(anomalies_jsonl(described.findings))
     else:
         folder = Path(command.output_dir)
-        write_results(described, folder, top_k=command.top_k, wanted=command.format)
+        write_results(described, folder, top_k=command.top_k, history=pipeline.card["history"], wanted=command.format)
         print_summary(described, folder)
     return 3 if command.fail_on_anomaly and described.findings else 0
 
@@ -56,18 +56,20 @@ def reading_settings(command: InputSettings, typed: Mapping[str, Any], model: Ru
     differently.
     """
     names = [name for name in InputSettings.model_fields if name in typed]
-    changed = [
-        f"--{name} {getattr(command, name)} (model: {getattr(model, name)})"
-        for name in names
-        if name in MODEL_BOUND
-        and getattr(command, name) != getattr(model, name)
-        and not (name == "window_type" and command.windowing == model.windowing)
-    ]
-    if changed:
-        raise ConfigError(
-            f"{'; '.join(changed)}: the model knows sessions of its own shape only; leave it out, or train anew"
-        )
     values = {name: getattr(model, name) for name in InputSettings.model_fields}
     if {"session_regex", "session_field", "session_by_file"} & set(names):
         values |= {"session_regex": None, "session_field": None, "session_by_file": False}
-    return InputSettings(**{**values, **{name: getattr(command, name) for name in names}})
+    reading = InputSettings(**{**values, **{name: getattr(command, name) for name in names}})
+    changed = [
+        f"--{name} {getattr(reading, name)} (model: {getattr(model, name)})"
+        for name in (*MODEL_BOUND, "session_by_file")
+        if name != "window_type" and getattr(reading, name) != getattr(model, name)
+    ]
+    if reading.windowing != model.windowing:
+        typed_how = f"--window_type {reading.window_type}, " if "window_type" in names else ""
+        changed.append(f"{typed_how}sessions by {reading.windowing} (model: {model.windowing})")
+    if changed:
+        raise ConfigError(
+            f"{'; '.join(changed)}: the model knows sessions of its own shape only; leave it out or train anew"
+        )
+    return reading

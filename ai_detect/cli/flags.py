@@ -65,6 +65,7 @@ def typed_values(settings: type[config.Settings], argv: Sequence[str], prog: str
         flags,
         root_parser=parser,
         cli_parse_args=arguments,
+        parse_args_method=argparse.ArgumentParser.parse_intermixed_args,
         cli_implicit_flags="toggle",
         cli_avoid_json=True,
         cli_hide_none_type=True,
@@ -99,6 +100,8 @@ def _config_file(path: Path, settings: type[config.Settings]) -> dict[str, Any]:
     ]
     if unknown:
         raise ConfigError(f"--config {path}: " + "; ".join(unknown))
+    if "config" in values:
+        raise ConfigError(f"--config {path}: holds 'config' itself, which would not be read; put all settings into one")
     return values
 
 

@@ -6,7 +6,6 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,25 +17,9 @@ from ai_detect.reporting.findings import anomalies_jsonl, build_findings, rank_a
 from ai_detect.reporting.report import ScoredLog, detection_report, rows_to_read
 from ai_detect.reporting.wording import visible
 from ai_detect.tables import EventTable, Int64Array
-from ai_detect.training.state import TrainerState, versions
+from ai_detect.training.state import versions
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class History:
-    """The training run behind a model, as the report's curves want it."""
-
-    rows: tuple[Mapping[str, Any], ...]
-    resume_steps: tuple[int, ...]
-
-
-def history_of(state: TrainerState) -> History:
-    """Losses and learning rates at each evaluation, and the steps at which the run was resumed."""
-    names = ("step", "train_loss", "val_loss", "learning_rate")
-    columns = (state.loss_steps, state.train_losses, state.val_losses, state.learning_rates)
-    rows = tuple(dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True))
-    return History(rows, tuple(item.parent.step for item in state.lineage if item.parent is not None))
 
 
 def describe(
@@ -92,25 +75,26 @@ def _n_lines(events: EventTable, row: int) -> int:
 
 
 def write_results(
-    described: ScoredLog, folder: Path, *, top_k: int, history: History | None = None, wanted: str = "all"
+    described: ScoredLog, folder: Path, *, top_k: int, history: Mapping[str, Any], wanted: str = "all"
 ) -> None:
     """Write the files that `wanted` names ("all", "csv", "jsonl" or "html") and summary.json."""
+    files = {}
+    if wanted in ("all", "csv"):
+        files["scores.csv"] = scores_csv(described.events, described.sessions, described.scores)
+    if wanted in ("all", "jsonl"):
+        files["anomalies.jsonl"] = anomalies_jsonl(described.findings)
+    if wanted in ("all", "html"):
+        files["report.html"] = detection_report(
+            described, top_k=top_k, history=history["rows"], resume_steps=history["resume_steps"]
+        )
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if wanted in ("all", "csv"):
-            artifacts.write_text(
-                folder / "scores.csv", scores_csv(described.events, described.sessions, described.scores)
-            )
-        if wanted in ("all", "jsonl"):
-            artifacts.write_text(folder / "anomalies.jsonl", anomalies_jsonl(described.findings))
-        if wanted in ("all", "html"):
-            page = detection_report(
-                described,
-                top_k=top_k,
-                history=history.rows if history else (),
-                resume_steps=history.resume_steps if history else (),
-            )
-            artifacts.write_text(folder / "report.html", page)
+        # the summary of an earlier log must not stand beside files of this one, nor the other way round
+        for name in ("summary.json", "scores.csv", "anomalies.jsonl", "report.html"):
+            if name not in files:
+                (folder / name).unlink(missing_ok=True)
+        for name, text in files.items():
+            artifacts.write_text(folder / name, text)
         artifacts.write_json(folder / "summary.json", described.summary)
     except OSError as error:
         raise DataError(f"{folder}: results cannot be written ({error.strerror}); give another --output_dir") from error

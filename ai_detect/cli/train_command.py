@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,10 @@ import numpy as np
 
 from ai_detect import artifacts
 from ai_detect.cli.progress import TerminalProgress
-from ai_detect.cli.results import describe, history_of, print_summary, write_results
-from ai_detect.config import ResumeCommand, RunSettings, TrainCommand
-from ai_detect.errors import CheckpointError
+from ai_detect.cli.results import describe, print_summary, write_results
+from ai_detect.cli.run_folders import check_model_dir, check_one_run, check_writable, is_finished, overwritten
+from ai_detect.config import ResumeCommand, RunCommand, RunSettings, TrainCommand, TrainingSettings
+from ai_detect.errors import CheckpointError, ConfigError, DataError
 from ai_detect.pipeline import (
     LogAnomalyPipeline,
     encoder_of_checkpoint,
@@ -29,10 +31,9 @@ from ai_detect.pipeline import (
 from ai_detect.sequences.parsed_log import ParsedLog, learn_log, match_log
 from ai_detect.sequences.windowing import split_tail
 from ai_detect.tables import SequenceTable
-from ai_detect.training.checkpoint import Checkpoint, LoadedCheckpoint, load_checkpoint
+from ai_detect.training.checkpoint import LoadedCheckpoint, load_checkpoint
 from ai_detect.training.checkpoint_store import (
     best_checkpoint,
-    discard_run,
     given_checkpoint,
     latest_checkpoint,
     next_segment,
@@ -45,7 +46,7 @@ from ai_detect.training.device import choose_device
 from ai_detect.training.epochs import EpochPlan, plan_epochs, plan_fresh
 from ai_detect.training.settings_diff import difference_table, resumed_settings
 from ai_detect.training.signals import SignalFlag
-from ai_detect.training.state import TrainerState, new_state, resumed_state
+from ai_detect.training.state import TrainerState, new_state, now, resumed_state
 from ai_detect.training.trainer import train
 
 logger = logging.getLogger(__name__)
@@ -63,11 +64,12 @@ class TrainingData:
     eval_id: str | None
 
 
-def run(command: TrainCommand, typed: Mapping[str, Any]) -> int:
+def run(command: RunCommand, typed: Mapping[str, Any]) -> int:
     """Train, or go on from a checkpoint; then fit the detectors, save the model, score the evaluation log."""
     with SignalFlag() as signals:
         if isinstance(command, ResumeCommand):
             return _resume(command, typed, signals)
+        assert isinstance(command, TrainCommand)
         return _train(command, signals)
 
 
@@ -75,31 +77,36 @@ def _train(command: TrainCommand, signals: SignalFlag) -> int:
     settings = RunSettings(**command.model_dump(include=set(RunSettings.model_fields)))
     if not command.overwrite:
         refuse_occupied(command.checkpoint_dir)
+    check_model_dir(_model_dir(command))
     choose_device(settings.device)
     progress = TerminalProgress(command.quiet, signals)
     log, miner = learn_log(command.train_file, settings, _cache(command), progress)
-    evaluation = _evaluation_log(command, settings, miner, progress)
-    data = _training_data(command, settings, log, evaluation)
-    if command.overwrite:
-        discard_run(command.checkpoint_dir)
+    data = _training_data(command, settings, log, _evaluation_log(command, settings, miner, progress))
+    _check_folders(command)
     plan = plan_fresh(command.num_epochs)
     state = new_state(settings, plan, len(data.train), eval_id=data.eval_id, provenance=data.provenance)
-    artifacts.write_json(
-        command.checkpoint_dir / "run.json", {"run_id": state.run_id, "created": state.timestamp, "command": sys.argv}
-    )
     _describe(data)
-    return _finish(command, settings, data, state, plan, miner, None, signals, progress)
+    with overwritten(command.checkpoint_dir) if command.overwrite else nullcontext():
+        _write_run(command, state, finished=False)
+        return _finish(command, settings, data, state, plan, miner, None, signals, progress)
 
 
 def _resume(command: ResumeCommand, typed: Mapping[str, Any], signals: SignalFlag) -> int:
+    if command.checkpoint_path is not None and "checkpoint_dir" not in typed:
+        command = command.model_copy(update={"checkpoint_dir": command.checkpoint_path.parent})
     loaded = _chosen_checkpoint(command)
     state, checkpoint = loaded.trainer_state, loaded.checkpoint
-    stored = settings_of_checkpoint(loaded)
-    settings, differences = resumed_settings(stored, command, typed, force=command.force)
+    check_one_run(command.checkpoint_dir, state.run_id)
+    check_model_dir(_model_dir(command))
+    settings, differences = resumed_settings(settings_of_checkpoint(loaded), command, typed, force=command.force)
     choose_device(settings.device)
-    phase = "done" if _is_finished(command, checkpoint) and state.phase == "fit" else state.phase
+    finished = state.phase == "fit" and is_finished(command.checkpoint_dir, state.run_id, state.step)
     plan = plan_epochs(
-        state.epoch, state.planned_epochs, phase, num_epochs=command.num_epochs, total_epochs=command.total_epochs
+        state.epoch,
+        state.planned_epochs,
+        "done" if finished else state.phase,
+        num_epochs=command.num_epochs,
+        total_epochs=command.total_epochs,
     )
     logger.info("resuming from %s: step %d, epoch %s", checkpoint.path, state.step, state.position)
     logger.info("target: epoch %d (%s)", plan.target_epochs, plan.origin)
@@ -107,14 +114,20 @@ def _resume(command: ResumeCommand, typed: Mapping[str, Any], signals: SignalFla
         logger.info("settings that differ from the checkpoint's:\n%s", difference_table(differences))
     if plan.action == "nothing" and not differences:
         return 0
+    late = [item.name for item in differences if item.name in TrainingSettings.model_fields and item.effect == "warn"]
+    if late and plan.action != "train":
+        raise ConfigError(f"--{', --'.join(late)}: no epoch is left to train; give --num_epochs to train on with it")
+    if command.eval_file is None and (eval_file := state.provenance["eval_file"]) is not None:
+        logger.info("validating on %s, as before", eval_file)
+        command = command.model_copy(update={"eval_file": eval_file})
     progress = TerminalProgress(command.quiet, signals)
     miner, _ = encoder_of_checkpoint(loaded)
     log = match_log(command.train_file, settings, miner, _cache(command), progress)
     check_same_data(state.provenance["train_data"], log.fingerprints, log.sources, command.train_file)
-    evaluation = _evaluation_log(command, settings, miner, progress)
-    data = _training_data(command, settings, log, evaluation)
+    data = _training_data(command, settings, log, _evaluation_log(command, settings, miner, progress))
     if data.eval_id != state.eval_id:
         logger.warning("the validation data or objective is not the checkpoint's: best value and patience start anew")
+    _check_folders(command)
     resumed = resumed_state(
         state,
         checkpoint.hash,
@@ -139,25 +152,29 @@ def _chosen_checkpoint(command: ResumeCommand) -> LoadedCheckpoint:
     return latest_checkpoint(command.checkpoint_dir)
 
 
-def _cache(command: TrainCommand) -> Path:
+def _cache(command: RunCommand) -> Path:
     return command.checkpoint_dir / "cache"
 
 
-def _model_dir(command: TrainCommand) -> Path:
+def _model_dir(command: RunCommand) -> Path:
     return command.model_dir or command.checkpoint_dir / "model"
 
 
-def _is_finished(command: TrainCommand, checkpoint: Checkpoint) -> bool:
-    """Whether the model in place was made of this very run at this step's end."""
-    try:
-        card = artifacts.read_json(_model_dir(command) / "model.json")["card"]
-        return bool(card["run_id"] == checkpoint.manifest.run_id and card["last_step"] == checkpoint.step)
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
+def _check_folders(command: RunCommand) -> None:
+    folders = {"--checkpoint_dir": command.checkpoint_dir, "--output_dir": Path(command.output_dir)}
+    check_writable({**folders, "--model_dir": _model_dir(command).parent})
+
+
+def _write_run(command: RunCommand, state: TrainerState, *, finished: bool) -> None:
+    """run.json: what was called, and whether it came to its end (model and report written)."""
+    run: dict[str, Any] = {"run_id": state.run_id, "written": now(), "command": sys.argv}
+    if finished:
+        run["finished"] = {"run_id": state.run_id, "step": state.step}
+    artifacts.write_json(command.checkpoint_dir / "run.json", run)
 
 
 def _evaluation_log(
-    command: TrainCommand, settings: RunSettings, miner: Any, progress: TerminalProgress
+    command: RunCommand, settings: RunSettings, miner: Any, progress: TerminalProgress
 ) -> ParsedLog | None:
     if command.eval_file is None:
         return None
@@ -173,7 +190,7 @@ def _evaluation_log(
 
 
 def _training_data(
-    command: TrainCommand, settings: RunSettings, log: ParsedLog, evaluation: ParsedLog | None
+    command: RunCommand, settings: RunSettings, log: ParsedLog, evaluation: ParsedLog | None
 ) -> TrainingData:
     train, validation = log.sequences, None
     if evaluation is not None:
@@ -198,9 +215,9 @@ def _training_data(
         train=train,
         validation=validation,
         provenance={
-            "train_file": command.train_file,
+            "train_file": _lasting(command.train_file),
             "train_data": train_data,
-            "eval_file": command.eval_file,
+            "eval_file": None if command.eval_file is None else _lasting(command.eval_file),
             "eval_data": eval_data,
             "n_train_sessions": len(train),
             "n_validation_sessions": len(validation) if validation is not None else 0,
@@ -208,6 +225,11 @@ def _training_data(
         },
         eval_id=None if validation is None else artifacts.sha256_json([content, len(validation), objective])[:32],
     )
+
+
+def _lasting(spec: str) -> str:
+    """The name of a log that still holds in another folder; standard input has none."""
+    return spec if spec == "-" else os.path.abspath(spec)
 
 
 def _describe(data: TrainingData) -> None:
@@ -219,7 +241,7 @@ def _describe(data: TrainingData) -> None:
 
 
 def _finish(
-    command: TrainCommand,
+    command: RunCommand,
     settings: RunSettings,
     data: TrainingData,
     state: TrainerState,
@@ -250,7 +272,8 @@ def _finish(
                 on_step=on_step,
             )
     trained = time.monotonic()
-    chosen = _weights_for_model(command.checkpoint_dir, state)
+    eval_id = state.eval_id if plan.action == "train" or resumed is None else resumed.trainer_state.eval_id
+    chosen = _weights_for_model(command.checkpoint_dir, state.run_id, eval_id, resumed)
     miner, encoder = encoder_of_checkpoint(chosen)
     signals.check("the fit stage; resume_train.py completes it")
     pipeline = LogAnomalyPipeline.fit(
@@ -262,7 +285,13 @@ def _finish(
         progress=progress,
         check=lambda: signals.check("the fit stage; resume_train.py completes it"),
     )
-    pipeline.save(_model_dir(command))
+    try:
+        pipeline.save(_model_dir(command))
+    except OSError as error:
+        raise DataError(
+            f"{_model_dir(command)}: the model cannot be written ({error.strerror}); the run is saved: make room "
+            "or give another --model_dir, and resume"
+        ) from error
     logger.info("saved %s (weights of step %d)", _model_dir(command), chosen.checkpoint.step)
     fitted = time.monotonic()
     shown = data.log if data.evaluation is None else data.evaluation
@@ -270,17 +299,22 @@ def _finish(
     timings = {"train": trained - begun, "fit": fitted - trained, "score": time.monotonic() - fitted}
     described = describe(pipeline, scored, top_k=50, timings_s=timings, check=lambda: signals.check("the report"))
     folder = Path(command.output_dir)
-    write_results(described, folder, top_k=50, history=history_of(state))
+    write_results(described, folder, top_k=50, history=pipeline.card["history"])
     print_summary(described, folder)
+    _write_run(command, state, finished=True)
     return 0
 
 
-def _weights_for_model(checkpoint_dir: Path, state: TrainerState) -> LoadedCheckpoint:
-    """The checkpoint whose weights the model gets: lowest validation loss, else the last."""
-    own = [item for item in scan_checkpoints(checkpoint_dir)[0] if item.manifest.run_id == state.run_id]
-    for checkpoint in [*ranked(own, state.eval_id), *reversed(own)]:
+def _weights_for_model(
+    checkpoint_dir: Path, run_id: str, eval_id: str | None, resumed: LoadedCheckpoint | None
+) -> LoadedCheckpoint:
+    """The checkpoint whose weights the model gets: lowest validation loss, else the last, else the one resumed from."""
+    own = [item for item in scan_checkpoints(checkpoint_dir)[0] if item.manifest.run_id == run_id]
+    for checkpoint in [*ranked(own, eval_id), *reversed(own)]:
         try:
             return load_checkpoint(checkpoint)
         except CheckpointError as error:
             logger.warning("%s is passed over: %s", checkpoint.path, error)
+    if resumed is not None:
+        return resumed
     raise CheckpointError(f"{checkpoint_dir} holds no valid checkpoint of this run")

@@ -176,6 +176,8 @@ class DetectorBank:
             raise ValueError(f"unknown fusion method '{values['fusion_method']}'")
         methods = {}
         for name, fit in values["methods"].items():
+            if set(fit["weights"]) != {component.name for component in components_of(name)}:
+                raise ValueError(f"the model's method '{name}' listens to other detectors than this version's")
             weights = {component.name: float(fit["weights"][component.name]) for component in components_of(name)}
             calibration = TailCalibration.from_state(_under(arrays, f"method/{name}/"))
             methods[name] = MethodFit(weights, calibration, Threshold(**fit["threshold"]))

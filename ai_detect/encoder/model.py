@@ -152,12 +152,3 @@ class SessionEncoder(nn.Module):
 def occurrence_rank(tokens: Tensor) -> Tensor:
     """How often each token occurred before in its row, (n, length) int64."""
     return (tokens.unsqueeze(2) == tokens.unsqueeze(1)).tril(-1).sum(2)
-
-
-def with_more_events(state: dict[str, Tensor], n_events: int) -> dict[str, Tensor]:
-    """Weights of the same encoder with events appended up to `n_events`; new ones begin as unseen events."""
-    n_new = n_events - len(state["event_bias"])
-    return state | {
-        "event_vectors": torch.cat([state["event_vectors"], state["unseen_vector"].expand(n_new, -1)]),
-        "event_bias": torch.cat([state["event_bias"], state["unseen_bias"].expand(n_new)]),
-    }

@@ -13,15 +13,19 @@ import logging
 import os
 import re
 import shutil
+import signal
 import stat
 import sys
 import tempfile
+import threading
 from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import BinaryIO
 
-from ai_detect.errors import DataError
+from ai_detect.errors import DataError, Interrupted
 from ai_detect.ingest.byte_stream import ByteStream, byte_order_encoding, open_bytes, open_text
 
 logger = logging.getLogger(__name__)
@@ -106,7 +110,7 @@ def find_sources(spec: str | Path) -> list[LogSource]:
             raise DataError(f"{name}: no such file; check the path ({os.getcwd()} is the current folder)")
         return _readable(name, [path for path in glob.glob(name, recursive=True) if os.path.isfile(path)], "glob")
     if stat.S_ISFIFO(os.stat(path).st_mode):
-        with open(path, "rb") as pipe:
+        with _signals_raise(path), open(path, "rb") as pipe:
             return [_spool(pipe, path)]
     source = LogSource(path)
     if problem := _problem(source):
@@ -116,7 +120,8 @@ def find_sources(spec: str | Path) -> list[LogSource]:
 
 def spool_stdin() -> LogSource:
     """Read standard input to its end into a temporary file, which is removed when the program ends."""
-    return _spool(sys.stdin.buffer, "-")
+    with _signals_raise("standard input"):
+        return _spool(sys.stdin.buffer, "-")
 
 
 def log_series(path: str) -> str:
@@ -219,6 +224,24 @@ def prefix_sha256(source: LogSource, n_bytes: int) -> str:
             digest.update(data)
             n_bytes -= len(data)
     return digest.hexdigest()
+
+
+@contextmanager
+def _signals_raise(name: str) -> Iterator[None]:
+    """Let SIGINT and SIGTERM end a read that may block for ever, where a handler that only notes them could not."""
+    if threading.current_thread() is not threading.main_thread():  # only there may handlers be set
+        yield
+        return
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise Interrupted(f"stopped by {signal.Signals(number).name} while {name} was read", number)
+
+    found = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in found.items():
+            signal.signal(number, handler)
 
 
 def _spool(stream: BinaryIO, name: str) -> LogSource:

@@ -16,13 +16,20 @@ KeyFinder = Callable[[str, Attributes, str], tuple[str | None, str]]
 
 
 def find_by_regex(regex: str) -> KeyFinder:
-    """The key is group 1 of the first match in the raw line, or the whole match where the pattern has no group."""
+    """The key is the first group that takes part in the first match in the raw line; the whole match where the pattern
+    has no group. A line on which no group takes part has no key.
+    """
     pattern = re.compile(regex)
-    search, group = pattern.search, min(1, pattern.groups)
+    search, first, others = pattern.search, min(1, pattern.groups), range(2, pattern.groups + 1)
 
     def find(line: str, attributes: Attributes, text: str) -> tuple[str | None, str]:
         match = search(line)
-        if match is None or not (key := match[group]):
+        if match is None:
+            return None, text
+        group, key = first, match[first]
+        if key is None:  # of another alternative
+            group, key = next(((other, match[other]) for other in others if match[other] is not None), (0, None))
+        if not key:
             return None, text
         return key, without_key(text, key, match.start(group) == len(line) - len(text))
 

@@ -284,12 +284,24 @@ def refuse_occupied(checkpoint_dir: Path) -> None:
         )
 
 
-def discard_run(checkpoint_dir: Path) -> None:
-    """Remove an earlier run's checkpoints, left-behind branches, metrics and model; nothing else in the folder."""
+def set_run_aside(checkpoint_dir: Path) -> Path | None:
+    """Move an earlier run's checkpoints, branches, metrics and model out of the way; None where there is none."""
     own = [checkpoint_dir / name for name in (SUPERSEDED, "model", "tensorboard", "run.json")]
-    for path in [*named_checkpoints(checkpoint_dir), *own, *checkpoint_dir.glob("metrics*.jsonl")]:
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
-    sweep_stale(checkpoint_dir)
+    found = [*named_checkpoints(checkpoint_dir), *filter(os.path.lexists, own), *checkpoint_dir.glob("metrics*.jsonl")]
+    if not found:
+        return None
+    aside = checkpoint_dir / f".overwritten-{os.getpid()}"
+    aside.mkdir(parents=True)
+    for path in found:
+        os.replace(path, aside / path.name)
+    return aside
+
+
+def put_run_back(checkpoint_dir: Path, aside: Path) -> None:
+    """Undo `set_run_aside`, after a run that came to no checkpoint; what that run left is removed."""
+    for path in aside.iterdir():
+        target = checkpoint_dir / path.name
+        if target.is_dir() and not target.is_symlink():
+            shutil.rmtree(target)
+        os.replace(path, target)
+    aside.rmdir()

@@ -8,7 +8,7 @@ from typing import Literal
 from ai_detect.errors import ConfigError
 
 DEFAULT_EPOCHS = 10
-#: Further epochs where a finished run is resumed without a flag, and epochs on new data.
+#: Further epochs where a finished run is resumed without a flag.
 FURTHER_EPOCHS = 5
 
 Phase = Literal["train", "fit", "done"]
@@ -23,14 +23,10 @@ class EpochPlan:
     origin: str
 
 
-def plan_fresh(num_epochs: int | None, *, new_data: bool = False, total_epochs: int | None = None) -> EpochPlan:
-    """The plan of a new run, or of a fine-tuning that starts at position 0 of its new data."""
+def plan_fresh(num_epochs: int | None) -> EpochPlan:
+    """The plan of a new run."""
     if num_epochs is not None:
         return EpochPlan(num_epochs, "train", "--num_epochs")
-    if total_epochs is not None:
-        return EpochPlan(total_epochs, "train", "--total_epochs")
-    if new_data:
-        return EpochPlan(FURTHER_EPOCHS, "train", f"default: {FURTHER_EPOCHS} epochs on the new data")
     return EpochPlan(DEFAULT_EPOCHS, "train", f"default: {DEFAULT_EPOCHS} epochs")
 
 

@@ -1,4 +1,4 @@
-"""Where a run is: everything that `trainer_state.json` holds, and how a run begins, goes on or turns to other data."""
+"""Where a run is: everything that `trainer_state.json` holds, and how a run begins and goes on."""
 
 from __future__ import annotations
 
@@ -242,29 +242,6 @@ def resumed_state(
             "lineage": [*state.lineage, _new_segment(segment, state, checkpoint_hash, plan, overrides)],
         },
     )
-
-
-def fine_tuned_state(
-    state: TrainerState,
-    checkpoint_hash: str,
-    settings: TrainingSettings,
-    plan: EpochPlan,
-    n_samples: int,
-    *,
-    segment: int,
-    eval_id: str | None,
-    provenance: Mapping[str, Any],
-    overrides: Mapping[str, Any],
-) -> TrainerState:
-    """The state at position 0 of new data: run and global step go on, epochs, schedule and best value start anew."""
-    fresh = new_state(settings, plan, n_samples, eval_id=eval_id, provenance=provenance)
-    update = {
-        "run_id": state.run_id,
-        "step": state.step,
-        "trackers": dict(state.trackers),
-        "lineage": [*state.lineage, _new_segment(segment, state, checkpoint_hash, plan, overrides)],
-    }
-    return fresh.model_copy(update=update)
 
 
 def _new_segment(

@@ -284,3 +284,83 @@ def test_results_that_cannot_be_written(run: Run, shop: Shop, tmp_path: Path) ->
     result = run("detect", "--log_file", shop.test, "--model_dir", shop.model, "--output_dir", tmp_path / "file")
     assert result.code == 4
     one_line(result.err, "--output_dir")
+
+
+def test_a_model_folder_never_replaces_anything_but_a_model(run: Run, shop: Shop, tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "notes.txt").write_text("keep me")
+    for model_dir in (mine, tmp_path, shop.train):
+        result = train(run, shop.train, tmp_path, "--model_dir", model_dir)
+        assert result.code == 2
+        one_line(result.err, "--model_dir", str(model_dir))
+    assert (mine / "notes.txt").read_text() == "keep me"
+    assert shop.train.is_file()
+
+
+@pytest.mark.parametrize("flag", ["--checkpoint_dir", "--output_dir", "--model_dir"])
+def test_a_folder_that_cannot_be_written_is_named_before_training(
+    run: Run, shop: Shop, tmp_path: Path, flag: str
+) -> None:
+    (tmp_path / "file").touch()
+    result = train(run, shop.train, tmp_path, flag, tmp_path / "file" / "below")
+    assert result.code == 2
+    one_line(result.err, flag, "cannot be written")
+
+
+def test_overwrite_costs_nothing_until_the_new_run_has_a_checkpoint(run: Run, shop: Shop, tmp_path: Path) -> None:
+    folder = _copy(shop, tmp_path)
+    before = sorted(path.name for path in folder.iterdir())
+    flags = ["--overwrite", "--report_to", "wandb"]  # not installed: fails when training begins
+    result = train(run, shop.train, tmp_path, *flags)
+    assert result.code == 2
+    one_line(result.err, "wandb")
+    assert sorted(path.name for path in folder.iterdir()) == before
+    assert run("detect", "--log_file", shop.test, "--model_dir", folder, "--output_dir", tmp_path / "o").code == 0
+    assert train(run, shop.train, tmp_path, "--overwrite").code == 0
+    assert not list(folder.glob(".overwritten*"))
+
+
+def test_the_evaluation_log_of_the_run_is_used_again(run: Run, shop: Shop, tmp_path: Path) -> None:
+    flags = ["--session_regex", SHOP_SESSION]
+    assert train(run, shop.train, tmp_path, "--eval_file", shop.test, *flags).code == 0
+    folders = ["--checkpoint_dir", tmp_path / "c", "--output_dir", tmp_path / "o"]
+    result = run("resume", "--train_file", shop.train, "--num_epochs", "1", *folders)
+    assert result.code == 0
+    assert str(shop.test) in result.err
+    state = json.loads((_newest(tmp_path / "c") / "trainer_state.json").read_text())
+    assert state["epoch"] == 2
+    assert None not in state["val_losses"]
+
+
+def test_a_checkpoint_of_another_run_does_not_mix_into_a_folder(run: Run, shop: Shop, tmp_path: Path) -> None:
+    assert train(run, shop.train, tmp_path, "--session_regex", SHOP_SESSION).code == 0
+    path = _newest(shop.checkpoints)
+    result = run("resume", "--train_file", shop.train, "--checkpoint_path", path, "--checkpoint_dir", tmp_path / "c")
+    assert result.code == 2
+    one_line(result.err, "another run", "--checkpoint_dir")
+
+
+def test_a_finished_run_goes_on_into_another_model_folder(run: Run, shop: Shop, tmp_path: Path) -> None:
+    folder = _copy(shop, tmp_path)
+    flags = ["--model_dir", tmp_path / "new", "--not_use_contrastive", "--not_use_augmentation"]
+    result = run(
+        "resume", "--train_file", shop.train, "--checkpoint_dir", folder, "--output_dir", tmp_path / "o", *flags
+    )
+    assert result.code == 0
+    assert json.loads((_newest(folder) / "trainer_state.json").read_text())["epoch"] == 8
+    assert (tmp_path / "new" / "model.json").exists()
+
+
+def test_windows_are_not_scored_as_sessions(run: Run, shop: Shop, tmp_path: Path) -> None:
+    assert train(run, shop.train, tmp_path, "--window_size", "20").code == 0
+    result = run("detect", "--log_file", shop.test, "--model_dir", tmp_path / "c", "--session_regex", SHOP_SESSION)
+    assert result.code == 2
+    one_line(result.err, "sessions by session (model: fixed)")
+
+
+def test_results_of_two_logs_are_never_mixed(run: Run, shop: Shop, tmp_path: Path) -> None:
+    flags = ["--model_dir", shop.model, "--output_dir", tmp_path]
+    assert run("detect", "--log_file", shop.test, *flags).code == 0
+    assert run("detect", "--log_file", shop.train, "--format", "csv", *flags).code == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"scores.csv", "summary.json"}

@@ -129,7 +129,11 @@ def test_the_threshold_can_be_set(run: Run, shop: Shop, tmp_path: Path) -> None:
         return int(json.loads((tmp_path / "summary.json").read_text())["n_anomalies"])
 
     assert alarms("--threshold", "0") == 120
-    assert alarms("--false_alarm_rate", "0.5") >= alarms("--false_alarm_rate", "0.01")
+    found = []
+    for rate in (0.5, 0.02):
+        found.append(alarms("--false_alarm_rate", str(rate)))
+        assert found[-1] == sum(float(row["p_value"]) <= rate for row in table(tmp_path / "scores.csv"))
+    assert 120 > found[0] > found[1] >= 3
 
 
 def test_format_limits_what_is_written(run: Run, shop: Shop, tmp_path: Path) -> None:

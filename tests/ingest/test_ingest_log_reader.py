@@ -6,11 +6,13 @@ import io
 import logging
 import lzma
 import os
+import signal
 import subprocess
 import sys
 import tarfile
 import tempfile
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -283,3 +285,53 @@ def test_a_pipe_is_spooled(tmp_path: Path) -> None:
     [source] = find_sources(pipe)
     writer.join()
     assert lines_of(source) == lines_of(source) == ["through", "a pipe"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("noted", [True, False], ids=["in SignalFlag", "parse"])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_one_signal_ends_a_read_of_standard_input(
+    tmp_path: Path, noted: bool, number: signal.Signals, code: int
+) -> None:
+    """`tail -f log | ai-detect ...`: the pipe stays open; handlers that only note a signal are found and put back."""
+    program = f"""
+import sys
+from ai_detect.cli.main import main
+from ai_detect.errors import Interrupted
+from ai_detect.ingest.log_reader import find_sources
+from ai_detect.training.signals import SignalFlag
+if not {noted}:
+    sys.exit(main(["parse", "--log_file", "-", "--output_dir", {str(tmp_path / "out")!r}]))
+with SignalFlag() as signals:
+    try:
+        find_sources("-")
+    except Interrupted as error:
+        import signal
+        assert signal.getsignal({int(number)}) == signals._on_stop
+        print(error, file=sys.stderr)
+        sys.exit(error.exit_code)
+"""
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    arguments = [sys.executable, "-c", program]
+    with subprocess.Popen(arguments, stdin=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as process:
+        assert process.stdin is not None and process.stderr is not None
+        process.stdin.write(b"a first line\n")
+        process.stdin.flush()
+        deadline = time.monotonic() + 60
+        while not list(tmp_path.glob("ai_detect-*")) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        process.send_signal(number)
+        assert process.wait(timeout=3) == code
+        said = process.stderr.read().decode()
+    assert f"stopped by {number.name} while standard input was read" in said
+    assert "Traceback" not in said
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_pipes_are_read_in_other_threads_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"a\n")))
+    found: list[LogSource] = []
+    thread = threading.Thread(target=lambda: found.extend(find_sources("-")))
+    thread.start()
+    thread.join()
+    assert [read_raw_lines(source, 0, 1) for source in found] == [["a"]]

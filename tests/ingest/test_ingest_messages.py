@@ -145,6 +145,20 @@ def test_group_one_is_the_key_and_a_continuation_line_may_hold_it(tmp_path: Path
     assert reader.counters.n_no_session == 2
 
 
+@pytest.mark.parametrize(
+    ("regex", "expected"),
+    [
+        (r"(blk_x)|(blk_\d+)", ["blk_x", "blk_7", None]),
+        (r"blk_x|blk_\d+", ["blk_x", "blk_7", None]),
+        (r"(?:a )?(blk_x)|b (blk)_(\d+)", ["blk_x", "blk", None]),
+        (r"read(?: (\w+))?|wrote", ["blk_x", None, None]),
+    ],
+)
+def test_the_key_is_the_first_group_that_takes_part(tmp_path: Path, regex: str, expected: list[str | None]) -> None:
+    log = "read blk_x from disk\nb blk_7 wrote\nnothing of the kind\n"
+    assert column(reader_of(tmp_path, log, session_regex=regex), "session_key") == expected
+
+
 def test_session_field_of_postgresql_and_of_json(tmp_path: Path) -> None:
     log = (
         "2026-01-31 10:00:00.123 UTC [77] 65f0.4d shop@store/psql LOG:  statement: select 1,\n\t2\n"

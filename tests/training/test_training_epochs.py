@@ -50,5 +50,3 @@ def test_both_flags_are_a_usage_error() -> None:
 def test_fresh_plans() -> None:
     assert plan_fresh(None).target_epochs == 10
     assert plan_fresh(4).target_epochs == 4
-    assert plan_fresh(None, new_data=True).target_epochs == 5
-    assert plan_fresh(None, new_data=True, total_epochs=7).target_epochs == 7

@@ -14,14 +14,15 @@ from ai_detect.errors import CheckpointError, ConfigError
 from ai_detect.training.checkpoint import LoadedCheckpoint, write_checkpoint
 from ai_detect.training.checkpoint_store import (
     best_checkpoint,
-    discard_run,
     given_checkpoint,
     latest_checkpoint,
     named_checkpoints,
     next_segment,
     prune_checkpoints,
+    put_run_back,
     refuse_occupied,
     scan_checkpoints,
+    set_run_aside,
     sweep_stale,
 )
 from ai_detect.training.epochs import plan_fresh
@@ -298,16 +299,23 @@ def test_sweep_takes_the_left_overs_of_dead_processes_only(tmp_path: Path) -> No
     assert sweep_stale(tmp_path / "absent") == []
 
 
-def test_another_run_in_the_folder_is_refused_and_can_be_discarded(tmp_path: Path) -> None:
+def test_another_run_in_the_folder_is_refused_and_can_be_put_aside_and_back(tmp_path: Path) -> None:
     refuse_occupied(tmp_path)
     start(ToyTask(), tmp_path, settings(), epochs=1)
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(ConfigError, match=r"resume_train\.py.*--checkpoint_dir.*--overwrite") as error:
         refuse_occupied(tmp_path)
     assert error.value.exit_code == 2
-    discard_run(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+    before = {path.relative_to(tmp_path) for path in tmp_path.rglob("*")}
+    aside = set_run_aside(tmp_path)
+    assert aside is not None
+    assert {path.name for path in tmp_path.iterdir()} == {"notes.txt", aside.name}
     refuse_occupied(tmp_path)
+    assert set_run_aside(tmp_path / "absent") is None
+    (tmp_path / "metrics.jsonl").write_text("of a run that came to nothing")
+    put_run_back(tmp_path, aside)
+    assert {path.relative_to(tmp_path) for path in tmp_path.rglob("*")} == before
+    assert latest_checkpoint(tmp_path).checkpoint.step > 0
 
 
 def test_another_order_of_samples_is_refused(tmp_path: Path) -> None:

@@ -14,14 +14,11 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from training_toy import CONFIG, PROVENANCE, TEMPLATES, ToyTask, continued, go_on, settings, start
+from training_toy import ToyTask, continued, go_on, settings, start
 
 from ai_detect.errors import CheckpointError, TrainingError
-from ai_detect.training.checkpoint_store import given_checkpoint, latest_checkpoint, next_segment, scan_checkpoints
-from ai_detect.training.epochs import plan_fresh
+from ai_detect.training.checkpoint_store import given_checkpoint, latest_checkpoint, scan_checkpoints
 from ai_detect.training.schedule import epoch_order
-from ai_detect.training.state import fine_tuned_state
-from ai_detect.training.trainer import train
 
 
 def metrics(folder: Path) -> list[dict[str, Any]]:
@@ -246,31 +243,6 @@ def test_another_batch_size_in_mid_epoch_still_gives_every_sample_once(tmp_path:
     go_on(second, tmp_path, settings(batch_size=5), loaded)
     counts = Counter(first.seen[:24] + second.seen)
     assert set(counts.values()) == {1} and len(counts) == 100
-
-
-def test_new_data_start_at_position_0_with_a_fresh_optimizer(tmp_path: Path) -> None:
-    start(ToyTask(), tmp_path, settings())
-    loaded = latest_checkpoint(tmp_path)
-    task = ToyTask(30)
-    task.model.load_state_dict(loaded.model_state)
-    state = fine_tuned_state(
-        loaded.trainer_state,
-        loaded.checkpoint.hash,
-        settings(),
-        plan_fresh(2, new_data=True),
-        30,
-        segment=next_segment(tmp_path, loaded),
-        eval_id="new",
-        provenance=PROVENANCE,
-        overrides={},
-    )
-    state = train(task, state, settings(), checkpoint_dir=tmp_path, config=CONFIG, templates=TEMPLATES)
-    assert (state.epoch, state.step) == (2, 21 + 8)
-    assert [segment.segment for segment in state.lineage] == [1, 2]
-    assert [line["step"] for line in metrics(tmp_path)] == list(range(1, 30))
-    assert state.loss_steps == [25, 29]
-    manifest = latest_checkpoint(tmp_path).checkpoint.manifest
-    assert manifest.run_id == loaded.trainer_state.run_id and manifest.parent is not None and manifest.parent.step == 21
 
 
 def test_an_optimizer_of_another_model_is_refused(tmp_path: Path) -> None:

@@ -1,0 +1,70 @@
+"""The folders of a training run: refused before any work where they would cost somebody data or cannot be written."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ai_detect.errors import ConfigError
+from ai_detect.pipeline import MODEL_CARD, MODEL_PARTS
+from ai_detect.training.checkpoint_store import named_checkpoints, put_run_back, scan_checkpoints, set_run_aside
+
+
+def check_model_dir(model_dir: Path) -> None:
+    """Raise ConfigError unless the folder is not there, empty, or an older model: it will be replaced as a whole."""
+    if not os.path.lexists(model_dir):
+        return
+    if not model_dir.is_dir():
+        raise ConfigError(f"--model_dir {model_dir} is a file; give a folder of its own")
+    names = {path.name for path in model_dir.iterdir()}
+    if names and not (MODEL_CARD in names and names <= {MODEL_CARD, *MODEL_PARTS}):
+        strange = sorted(names - {MODEL_CARD, *MODEL_PARTS})[:3]
+        raise ConfigError(
+            f"--model_dir {model_dir} holds other things than a model ({', '.join(strange)}); give a folder of its own"
+        )
+
+
+def check_writable(folders: dict[str, Path]) -> None:
+    """Make the folders, by flag, and write to each; raises ConfigError naming the flag."""
+    for flag, folder in folders.items():
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            raise ConfigError(f"{flag} {folder} cannot be written to ({error.strerror}); give another") from error
+
+
+def check_one_run(checkpoint_dir: Path, run_id: str) -> None:
+    """Raise ConfigError where the folder holds the checkpoints of another run than the one that goes on."""
+    others = {item.manifest.run_id for item in scan_checkpoints(checkpoint_dir)[0]} - {run_id}
+    if others:
+        raise ConfigError(f"{checkpoint_dir} holds checkpoints of another run; give another --checkpoint_dir")
+
+
+@contextmanager
+def overwritten(checkpoint_dir: Path) -> Iterator[None]:
+    """Put an earlier run aside; it is deleted when the new one has a checkpoint, and comes back where it has none."""
+    aside = set_run_aside(checkpoint_dir)
+    try:
+        yield
+    finally:
+        if aside is not None:
+            if named_checkpoints(checkpoint_dir):
+                shutil.rmtree(aside)
+            else:
+                put_run_back(checkpoint_dir, aside)
+
+
+def is_finished(checkpoint_dir: Path, run_id: str, step: int) -> bool:
+    """Whether the run ended at this step with its model and report written."""
+    try:
+        finished = json.loads((checkpoint_dir / "run.json").read_bytes()).get("finished")
+    except (OSError, ValueError, AttributeError):
+        return False
+    return bool(finished == {"run_id": run_id, "step": step})
