@@ -14,7 +14,7 @@ Rule = Literal["tail_break", "contamination", "false_alarm_rate"]
 BUDGET = 0.005
 #: What lies this many times as far out as the 90th percentile lies above the median is set apart, as long as it is no
 #: more than this share of the sessions: a bulk does not reach there, and few abnormal sessions do not move it.
-_FAR = 3.0
+_FAR = 2.5
 _MOST_FAR = 0.02
 
 
