@@ -8,7 +8,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from ai_detect.config import CheckpointsCommand
+from ai_detect.cli.command_settings import CheckpointsCommand
 from ai_detect.errors import CheckpointError, ConfigError
 from ai_detect.training.checkpoint import Checkpoint, load_checkpoint
 from ai_detect.training.checkpoint_store import given_checkpoint, prune_checkpoints, ranked, scan_checkpoints

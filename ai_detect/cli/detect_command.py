@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ai_detect.cli.command_settings import DetectCommand
 from ai_detect.cli.model_folder import load_model
 from ai_detect.cli.progress import TerminalProgress
 from ai_detect.cli.results import describe, print_summary, write_results
-from ai_detect.config import MODEL_BOUND, DetectCommand, InputSettings, RunSettings
+from ai_detect.config import MODEL_BOUND, InputSettings, RunSettings
 from ai_detect.errors import ConfigError
 from ai_detect.reporting.findings import anomalies_jsonl
 from ai_detect.training.signals import SignalFlag

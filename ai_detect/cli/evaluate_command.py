@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from ai_detect import artifacts
+from ai_detect.cli.command_settings import EvaluateCommand
 from ai_detect.cli.detect_command import reading_settings
 from ai_detect.cli.model_folder import load_model
 from ai_detect.cli.progress import TerminalProgress
 from ai_detect.cli.results import describe
-from ai_detect.config import EvaluateCommand
 from ai_detect.errors import ConfigError, DataError
 from ai_detect.evaluation.baselines import QUANTILE, run_baselines
 from ai_detect.evaluation.metrics import curve, distinct_sessions, measure_twice, recall_by_kind, unlabelled

@@ -15,6 +15,7 @@ from pydantic_settings import BaseSettings, CliSettingsSource
 
 from ai_detect import config
 from ai_detect.artifacts import read_json
+from ai_detect.cli import command_settings
 from ai_detect.errors import ConfigError
 
 _GROUPS: dict[type[config.Settings], str] = {
@@ -22,7 +23,7 @@ _GROUPS: dict[type[config.Settings], str] = {
     config.EncoderSettings: "encoder",
     config.TrainingSettings: "training and checkpoints",
     config.DetectionSettings: "detection",
-    config.OutputSettings: "output",
+    command_settings.OutputSettings: "output",
 }
 
 

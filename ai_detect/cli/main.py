@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ai_detect import __version__, config
+from ai_detect.cli import command_settings
 from ai_detect.errors import AiDetectError, ConfigError
 
 # Threads of OpenMP that wait for each other by spinning make training ten times slower beside any other busy process
@@ -28,14 +29,14 @@ class Command:
 
 COMMANDS: dict[str, Command] = {
     "train": Command(
-        config.TrainCommand,
+        command_settings.TrainCommand,
         "ai_detect.cli.train_command",
         "  {prog} --train_file ./dataset/train.log --eval_file ./dataset/eval.log\n"
         "  {prog} --train_file hdfs.log --session_regex '(blk_-?\\d+)'\n"
         "  {prog} --train_file '/var/log/app/*.gz' --window_type time --window_seconds 60",
     ),
     "resume": Command(
-        config.ResumeCommand,
+        command_settings.ResumeCommand,
         "ai_detect.cli.train_command",
         "  {prog} --train_file ./dataset/train.log --eval_file ./dataset/eval.log\n"
         "  {prog} --train_file ./dataset/train.log --use_best_checkpoint --num_epochs 10\n"
@@ -43,23 +44,23 @@ COMMANDS: dict[str, Command] = {
         "--detection_method knn",
     ),
     "detect": Command(
-        config.DetectCommand,
+        command_settings.DetectCommand,
         "ai_detect.cli.detect_command",
         "  {prog} --log_file ./dataset/test.log\n"
         "  zcat app.log.gz | {prog} --log_file - --output_dir -\n"
         "  {prog} --log_file new.log --false_alarm_rate 0.001 --fail_on_anomaly",
     ),
     "evaluate": Command(
-        config.EvaluateCommand,
+        command_settings.EvaluateCommand,
         "ai_detect.cli.evaluate_command",
         "  {prog} --test_file ./dataset/test.log --label_file ./dataset/labels.csv --eval_all_methods\n"
         "  {prog} --test_file bgl.log --label_regex '^[^-]'",
     ),
     "parse": Command(
-        config.ParseCommand, "ai_detect.cli.parse_command", "  {prog} --log_file app.log --output_dir out"
+        command_settings.ParseCommand, "ai_detect.cli.parse_command", "  {prog} --log_file app.log --output_dir out"
     ),
     "checkpoints": Command(
-        config.CheckpointsCommand,
+        command_settings.CheckpointsCommand,
         "ai_detect.cli.checkpoints_command",
         "  {prog} list\n  {prog} verify --json\n  {prog} diff checkpoint-100 checkpoint-200\n  {prog} prune --dry_run",
     ),

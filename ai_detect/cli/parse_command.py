@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from ai_detect import artifacts
+from ai_detect.cli.command_settings import ParseCommand
 from ai_detect.cli.progress import TerminalProgress
-from ai_detect.config import ParseCommand
 from ai_detect.errors import DataError
 from ai_detect.ingest.log_reader import LogSource, fetch_lines, find_sources, stored_bytes
 from ai_detect.ingest.messages import MessageReader

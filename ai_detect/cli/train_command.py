@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 
 from ai_detect import artifacts
+from ai_detect.cli.command_settings import ResumeCommand, RunCommand, TrainCommand
 from ai_detect.cli.progress import TerminalProgress
 from ai_detect.cli.results import describe, print_summary, write_results
 from ai_detect.cli.run_folders import check_model_dir, check_one_run, check_writable, is_finished, overwritten
-from ai_detect.config import ResumeCommand, RunCommand, RunSettings, TrainCommand, TrainingSettings
+from ai_detect.config import RunSettings, TrainingSettings
 from ai_detect.errors import CheckpointError, ConfigError, DataError
 from ai_detect.pipeline import (
     LogAnomalyPipeline,

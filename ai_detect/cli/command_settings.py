@@ -1,0 +1,168 @@
+"""What each command takes beside the settings of a run: files, folders, and how the result is shown."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from pydantic import Field, field_validator, model_validator
+from pydantic_settings import CliPositionalArg
+
+from ai_detect.config import DetectionMethod, InputSettings, RunSettings, Settings, compilable, setting
+
+
+class OutputSettings(Settings):
+    """Where results go and how much is said meanwhile."""
+
+    output_dir: str = setting("./output", "where reports go; detect: - writes JSON lines to standard output")
+    config: Path | None = setting(None, "JSON file of settings; flags win over it")
+    quiet: bool = setting(False, "say nothing but warnings and errors")
+
+
+GroupedBy = Literal["settings", "model", "nothing"]
+#: The window types that a setting is for.
+_WINDOWS_OF = {"window_size": ("fixed", "sliding"), "stride": ("sliding",), "window_seconds": ("time",)}
+
+
+class ReadingCommand(OutputSettings, InputSettings):
+    """What all commands that read a log have; typed settings that would do nothing are refused."""
+
+    #: What says how lines are grouped; where a model does, what is typed is compared with it later.
+    grouped_by: ClassVar[GroupedBy] = "settings"
+    streams: ClassVar[bool] = False  # whether results can go to standard output
+
+    @model_validator(mode="after")
+    def _nothing_is_ignored(self) -> ReadingCommand:
+        if self.output_dir == "-" and not self.streams:
+            raise ValueError("--output_dir -: only detect writes to standard output; name a folder")
+        given = {name for name in self.model_fields_set if getattr(self, name) is not None}
+        if self.grouped_by == "nothing" and (ignored := sorted(given & {"window_type", *_WINDOWS_OF})):
+            raise ValueError(f"--{', --'.join(ignored)}: this command groups no lines; leave it out")
+        if self.grouped_by == "model" and self.window_type is None:
+            return self
+        for name, kinds in _WINDOWS_OF.items():
+            if name in given and self.windowing not in kinds:
+                raise ValueError(
+                    f"--{name} does nothing where lines are grouped by {self.windowing}: "
+                    f"leave it out, or give --window_type {' or '.join(kinds)}"
+                )
+        return self
+
+
+class RunCommand(ReadingCommand, RunSettings):
+    """What train and resume share."""
+
+    train_file: str = setting(..., "log to learn from: a file, glob, folder or - (gz, zst, bz2, xz read as they are)")
+    eval_file: str | None = setting(
+        None, "log for validation and early stopping (default: the tail of the training log)", "warn"
+    )
+    checkpoint_dir: Path = setting(Path("./checkpoint"), "where checkpoints go")
+    model_dir: Path | None = setting(None, "where the finished model goes (default: <checkpoint_dir>/model)")
+
+
+class TrainCommand(RunCommand):
+    """Train on a log: parse, learn what is normal, fit the detectors, save the model, score the evaluation file."""
+
+    overwrite: bool = setting(False, "discard the checkpoints of an earlier run in the folder")
+
+
+class ResumeCommand(RunCommand):
+    """Go on from a checkpoint as if never stopped, then fit the detectors and score as train does."""
+
+    grouped_by: ClassVar[GroupedBy] = "model"
+
+    checkpoint_path: Path | None = setting(None, "this checkpoint (default: the newest valid one by step number)")
+    use_best_checkpoint: bool = setting(False, "the valid checkpoint of lowest validation loss")
+    total_epochs: int | None = setting(None, "go on to this epoch in all", "warn", ge=1)
+    lr_policy: Literal["continue", "rewarm", "constant"] = setting(
+        "continue", "learning rate beyond the planned schedule", "warn"
+    )
+    force: bool = setting(False, "override a refused seed or validation split")
+
+    @model_validator(mode="after")
+    def _one_target(self) -> ResumeCommand:
+        if self.num_epochs is not None and self.total_epochs is not None:
+            raise ValueError("--num_epochs counts further epochs and --total_epochs all of them: give one")
+        if self.checkpoint_path is not None and self.use_best_checkpoint:
+            raise ValueError("--checkpoint_path and --use_best_checkpoint exclude each other")
+        return self
+
+
+class DetectCommand(ReadingCommand):
+    """Score a log with a trained model and report the anomalies, each with its lines and reasons."""
+
+    grouped_by: ClassVar[GroupedBy] = "model"
+    streams: ClassVar[bool] = True
+
+    log_file: str = setting(..., "log to score: a file, glob, folder or - for standard input")
+    model_dir: Path = setting(
+        Path("./checkpoint"), "a model folder, a checkpoint folder that holds model/, or a checkpoint-*"
+    )
+    train_file: str | None = setting(None, "only with a checkpoint-*: the log to fit the detectors on")
+    detection_method: DetectionMethod | None = setting(
+        None, "any method that the model holds (default: the one it was trained for)"
+    )
+    threshold: float | None = setting(
+        None, "alarm at this calibrated score and above (default: the model's)", ge=0, le=1
+    )
+    false_alarm_rate: float | None = setting(None, "alarm where the p-value is at most this", gt=0, le=0.5)
+    top_k: int = setting(50, "anomalies shown in the report, most abnormal first (files hold all)", ge=0)
+    fail_on_anomaly: bool = setting(False, "exit with 3 where anomalies are found")
+    format: Literal["all", "csv", "jsonl", "html"] = setting("all", "which result files to write beside summary.json")
+
+    @model_validator(mode="after")
+    def _one_threshold(self) -> DetectCommand:
+        if self.threshold is not None and self.false_alarm_rate is not None:
+            raise ValueError("--threshold and --false_alarm_rate exclude each other")
+        return self
+
+
+class EvaluateCommand(ReadingCommand):
+    """Measure a model on a log, with labels (quality) or without (alarm rate and drift)."""
+
+    grouped_by: ClassVar[GroupedBy] = "model"
+
+    test_file: str = setting(..., "log to evaluate on: a file, glob, folder or -")
+    label_file: Path | None = setting(None, "CSV session,label (Normal/Anomaly or 0/1)")
+    label_regex: str | None = setting(None, "a line that matches marks its session as an anomaly")
+    with_labels: bool = setting(False, "take labels.csv, label.csv or anomaly_label.csv beside the test file")
+    model_dir: Path = setting(
+        Path("./checkpoint"), "a model folder, a checkpoint folder that holds model/, or a checkpoint-*"
+    )
+    train_file: str | None = setting(None, "only with a checkpoint-*: the log to fit the detectors on")
+    detection_method: DetectionMethod | None = setting(
+        None, "any method that the model holds (default: the one it was trained for)"
+    )
+    eval_all_methods: bool = setting(False, "every method in one table and picture")
+    top_k: int = setting(20, "anomalies shown in the report", ge=0)
+
+    @field_validator("label_regex")
+    @classmethod
+    def _label_regex_compiles(cls, value: str | None) -> str | None:
+        return compilable(value)
+
+    @model_validator(mode="after")
+    def _labels_of_one_kind(self) -> EvaluateCommand:
+        if self.label_file is not None and self.label_regex is not None:
+            raise ValueError("--label_file and --label_regex exclude each other: a session has one label")
+        return self
+
+
+class ParseCommand(ReadingCommand):
+    """Parse only: which templates a log holds and which line is which."""
+
+    grouped_by: ClassVar[GroupedBy] = "nothing"
+
+    log_file: str = setting(..., "log to parse: a file, glob, folder or -")
+
+
+class CheckpointsCommand(Settings):
+    """List, inspect, verify, compare and prune checkpoints."""
+
+    action: CliPositionalArg[Literal["list", "info", "verify", "diff", "prune"]]
+    names: CliPositionalArg[list[str]] = setting([], "checkpoints: checkpoint-300, 300 or a path")
+    checkpoint_dir: Path = setting(Path("./checkpoint"), "folder that holds checkpoint-*")
+    save_total_limit: int = setting(3, "prune: newest checkpoints to keep", ge=1)
+    keep_best: int = setting(1, "prune: checkpoints of lowest validation loss to keep as well", ge=0)
+    dry_run: bool = setting(False, "prune: only say what would be removed")
+    json_: bool = Field(False, alias="json", description="print JSON")
