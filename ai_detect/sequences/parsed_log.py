@@ -13,7 +13,7 @@ from ai_detect import artifacts
 from ai_detect.config import InputSettings
 from ai_detect.errors import DataError
 from ai_detect.ingest.log_reader import FileFingerprint, LogSource, find_sources, fingerprint_sources, stored_bytes
-from ai_detect.ingest.messages import MessageReader
+from ai_detect.ingest.messages import MessageReader, natural_session_field
 from ai_detect.parsing.cache import cache_key, load_events, store_events
 from ai_detect.parsing.events import learn_events, match_events
 from ai_detect.parsing.template_miner import TemplateMiner
@@ -69,6 +69,8 @@ def learn_log(
         except (OSError, ValueError) as error:
             logger.warning("%s: broken cached templates are ignored (%s)", learned, error)
     with _reader(sources, settings, progress) as reader:
+        if settings.windowing != "session" and (field := natural_session_field(reader.format)) is not None:
+            logger.info("lines are scored in windows; --session_field %s would score what belongs together", field)
         events = learn_events(reader, miner)
     store_events(cache, cache_key(fingerprints, settings, miner.content_hash), events)
     try:

@@ -281,3 +281,13 @@ def test_training_without_contrast_and_augmentation(run: Run, shop: Shop, tmp_pa
     assert run("train", "--train_file", shop.train, *flags, *folders).code == 0
     metrics = [json.loads(line) for line in (tmp_path / "c" / "metrics.jsonl").read_text().splitlines()]
     assert all("contrastive" not in row for row in metrics)
+
+
+def test_a_layout_with_natural_sessions_is_pointed_out(run: Run, tmp_path: Path) -> None:
+    log = tmp_path / "pg.log"
+    line = "2026-03-01 10:00:{:02}.000 UTC [{}] 65e1.{:x} u@d/app LOG:  statement: SELECT {}\n"
+    log.write_text("".join(line.format(n % 60, 100 + n // 5, n // 5, n) for n in range(60)))
+    folders = ["--checkpoint_dir", tmp_path / "c", "--output_dir", tmp_path / "o"]
+    result = run("train", "--train_file", log, "--num_epochs", "1", *folders)
+    assert result.code == 0
+    assert "--session_field session" in result.err
