@@ -90,8 +90,6 @@ def atomic_directory(path: Path) -> Iterator[Path]:
     An older directory at `path` is moved aside before and removed after the commit. Raises NotADirectoryError where
     `path` is something else.
     """
-    if path.exists() and not path.is_dir():
-        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
     aside = path.with_name(f".{path.name}.old-{os.getpid()}")
@@ -100,6 +98,8 @@ def atomic_directory(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         _fsync_tree(temporary)
+        if path.exists() and not path.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
         if path.exists():
             shutil.rmtree(aside, ignore_errors=True)
             os.replace(path, aside)

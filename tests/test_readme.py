@@ -49,12 +49,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (made / "today.log").write_bytes(b"".join(lines[6000:9000]))
     with gzip.open(made / "today.log.gz", "wb") as file:
         file.writelines(lines[6000:9000])
-    program = Path(sys.executable).parent / "ai-detect"
     (made / "bin").mkdir()
-    body = f'exec "{program}" "$@"' if program.exists() else f'exec "{sys.executable}" -m ai_detect.cli.main "$@"'
-    (made / "bin" / "ai-detect").write_text(f"#!/bin/sh\n{body}\n")
-    (made / "bin" / "ai-detect").chmod(0o755)
-    (made / "bin" / "python").symlink_to(sys.executable)
+    for name, program in (("ai-detect", Path(sys.executable).parent / "ai-detect"), ("python", sys.executable)):
+        # a link would leave the virtual environment
+        (made / "bin" / name).write_text(f'#!/bin/sh\nexec "{program}" "$@"\n')
+        (made / "bin" / name).chmod(0o755)
     return made
 
 
