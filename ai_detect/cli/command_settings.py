@@ -16,7 +16,7 @@ class OutputSettings(Settings):
 
     output_dir: str = setting("./output", "where reports go; detect: - writes JSON lines to standard output")
     config: Path | None = setting(None, "JSON file of settings; flags win over it")
-    quiet: bool = setting(False, "say nothing but warnings and errors")
+    quiet: bool = setting(False, "no progress and talk: results, warnings and errors only")
 
 
 GroupedBy = Literal["settings", "model", "nothing"]

@@ -11,7 +11,7 @@ from typing import Any
 from ai_detect.cli.command_settings import DetectCommand
 from ai_detect.cli.model_folder import load_model
 from ai_detect.cli.progress import TerminalProgress
-from ai_detect.cli.results import describe, print_summary, write_results
+from ai_detect.cli.results import describe, print_notes, print_summary, write_results
 from ai_detect.config import MODEL_BOUND, InputSettings, RunSettings
 from ai_detect.errors import ConfigError
 from ai_detect.reporting.findings import anomalies_jsonl
@@ -45,6 +45,8 @@ def run(command: DetectCommand, typed: Mapping[str, Any]) -> int:
         )
     if command.output_dir == "-":
         sys.stdout.write(anomalies_jsonl(described.findings))
+        if not command.quiet:
+            print_notes(described)
     else:
         folder = Path(command.output_dir)
         write_results(described, folder, top_k=command.top_k, history=pipeline.card["history"], wanted=command.format)

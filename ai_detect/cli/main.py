@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from ai_detect import __version__, config
 from ai_detect.cli import command_settings
-from ai_detect.errors import AiDetectError, ConfigError
+from ai_detect.errors import AiDetectError, ConfigError, Interrupted
 
 # Threads of OpenMP that wait for each other by spinning make training ten times slower beside any other busy process
 # (measured); it is read when torch loads its OpenMP, later than here.
@@ -96,6 +96,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     try:
         return _run(arguments[0], arguments[1:])
+    except Interrupted as stop:
+        print(f"ai-detect: {stop}", file=sys.stderr)
+        return stop.exit_code
     except AiDetectError as error:
         print(f"ai-detect: error: {error}", file=sys.stderr)
         return error.exit_code

@@ -109,10 +109,17 @@ def print_summary(described: ScoredLog, folder: Path, shown: int = 5) -> None:
     )
     for finding in described.findings[:shown]:
         source = finding["source"]
-        place = f"{visible(source['file'])}:{source['line_start']}"
+        reasons = finding["reasons"]
+        line = (reasons[0]["line"] if reasons else None) or source["line_start"]
+        place = f"{visible(source['file'])}:{line}"
         print(f"  {finding['score']:.4f}  {visible(finding['session'])}  {place}  {finding['summary']}")
     if len(described.findings) > shown:
         print(f"  ... and {len(described.findings) - shown:,} more")
-    for note in summary["notes"]:
-        print(f"note: {note}", file=sys.stderr)
+    print_notes(described)
     print(f"results in {folder}")
+
+
+def print_notes(described: ScoredLog) -> None:
+    """What a reader of the results should know about the input, on standard error."""
+    for note in described.summary["notes"]:
+        print(f"note: {note}", file=sys.stderr)

@@ -69,8 +69,10 @@ def learn_log(
         except (OSError, ValueError) as error:
             logger.warning("%s: broken cached templates are ignored (%s)", learned, error)
     with _reader(sources, settings, progress) as reader:
-        if settings.windowing != "session" and (field := natural_session_field(reader.format)) is not None:
-            logger.info("lines are scored in windows; --session_field %s would score what belongs together", field)
+        if settings.windowing != "session":
+            field = natural_session_field(reader.format)
+            flag = f"--session_field {field}" if field else "--session_regex, if they carry the id of a request or job,"
+            logger.info("lines are scored in windows; %s would score what belongs together", flag)
         events = learn_events(reader, miner)
     store_events(cache, cache_key(fingerprints, settings, miner.content_hash), events)
     try:

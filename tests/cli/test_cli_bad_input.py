@@ -144,6 +144,7 @@ def _newest(folder: Path) -> Path:
     return max(folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["truncate", "flip", "delete", "foreign"])
 def test_a_broken_newest_checkpoint_is_named_and_passed_over(run: Run, shop: Shop, tmp_path: Path, damage: str) -> None:
     folder = _copy(shop, tmp_path)
@@ -247,6 +248,7 @@ def test_a_run_is_not_mixed_with_another(run: Run, shop: Shop) -> None:
     one_line(result.err, "resume_train.py", "--overwrite")
 
 
+@pytest.mark.slow
 def test_evaluation_data_of_another_system_is_noticed(run: Run, shop: Shop, tmp_path: Path) -> None:
     other = tmp_path / "other.log"
     other.write_text(
@@ -308,6 +310,7 @@ def test_a_folder_that_cannot_be_written_is_named_before_training(
     one_line(result.err, flag, "cannot be written")
 
 
+@pytest.mark.slow
 def test_overwrite_costs_nothing_until_the_new_run_has_a_checkpoint(run: Run, shop: Shop, tmp_path: Path) -> None:
     folder = _copy(shop, tmp_path)
     before = sorted(path.name for path in folder.iterdir())
@@ -321,6 +324,7 @@ def test_overwrite_costs_nothing_until_the_new_run_has_a_checkpoint(run: Run, sh
     assert not list(folder.glob(".overwritten*"))
 
 
+@pytest.mark.slow
 def test_the_evaluation_log_of_the_run_is_used_again(run: Run, shop: Shop, tmp_path: Path) -> None:
     flags = ["--session_regex", SHOP_SESSION]
     assert train(run, shop.train, tmp_path, "--eval_file", shop.test, *flags).code == 0
@@ -333,6 +337,7 @@ def test_the_evaluation_log_of_the_run_is_used_again(run: Run, shop: Shop, tmp_p
     assert None not in state["val_losses"]
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_another_run_does_not_mix_into_a_folder(run: Run, shop: Shop, tmp_path: Path) -> None:
     assert train(run, shop.train, tmp_path, "--session_regex", SHOP_SESSION).code == 0
     path = _newest(shop.checkpoints)
@@ -341,6 +346,7 @@ def test_a_checkpoint_of_another_run_does_not_mix_into_a_folder(run: Run, shop: 
     one_line(result.err, "another run", "--checkpoint_dir")
 
 
+@pytest.mark.slow
 def test_a_finished_run_goes_on_into_another_model_folder(run: Run, shop: Shop, tmp_path: Path) -> None:
     folder = _copy(shop, tmp_path)
     flags = ["--model_dir", tmp_path / "new", "--not_use_contrastive", "--not_use_augmentation"]
@@ -352,6 +358,7 @@ def test_a_finished_run_goes_on_into_another_model_folder(run: Run, shop: Shop, 
     assert (tmp_path / "new" / "model.json").exists()
 
 
+@pytest.mark.slow
 def test_windows_are_not_scored_as_sessions(run: Run, shop: Shop, tmp_path: Path) -> None:
     assert train(run, shop.train, tmp_path, "--window_size", "20").code == 0
     result = run("detect", "--log_file", shop.test, "--model_dir", tmp_path / "c", "--session_regex", SHOP_SESSION)

@@ -257,6 +257,7 @@ assert "torch" not in sys.modules
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True)
 
 
+@pytest.mark.slow
 def test_windows_need_no_session_key(run: Run, shop: Shop, tmp_path: Path) -> None:
     flags = [
         "--window_size",
@@ -275,6 +276,7 @@ def test_windows_need_no_session_key(run: Run, shop: Shop, tmp_path: Path) -> No
     assert (first["first_line"], first["last_line"]) == ("1", "20")
 
 
+@pytest.mark.slow
 def test_training_without_contrast_and_augmentation(run: Run, shop: Shop, tmp_path: Path) -> None:
     flags = ["--not_use_contrastive", "--not_use_augmentation", "--session_regex", SHOP_SESSION, "--num_epochs", "1"]
     folders = ["--checkpoint_dir", tmp_path / "c", "--output_dir", tmp_path / "o"]
@@ -283,6 +285,7 @@ def test_training_without_contrast_and_augmentation(run: Run, shop: Shop, tmp_pa
     assert all("contrastive" not in row for row in metrics)
 
 
+@pytest.mark.slow
 def test_a_layout_with_natural_sessions_is_pointed_out(run: Run, tmp_path: Path) -> None:
     log = tmp_path / "pg.log"
     line = "2026-03-01 10:00:{:02}.000 UTC [{}] 65e1.{:x} u@d/app LOG:  statement: SELECT {}\n"

@@ -118,6 +118,7 @@ def test_the_command_of_the_readme(logs: tuple[Path, Path], tmp_path: Path) -> N
     assert model["settings"]["session_regex"] == SHOP_SESSION
 
 
+@pytest.mark.slow
 def test_epochs_as_the_guide_says(run: Run, logs: tuple[Path, Path], tmp_path: Path) -> None:
     def resume(*flags: str) -> int:
         folders = ["--checkpoint_dir", tmp_path, "--output_dir", tmp_path / "output"]
