@@ -30,7 +30,7 @@ from ai_detect.encoder import embedding
 from ai_detect.encoder.model import SessionEncoder
 from ai_detect.encoder.vocabulary import word_matrix
 from ai_detect.errors import CheckpointError, ConfigError
-from ai_detect.ingest.log_reader import fingerprint_sources
+from ai_detect.ingest.fingerprint import fingerprint_sources
 from ai_detect.parsing.template_miner import TemplateMiner
 from ai_detect.reporting.explain import Explanation, explain_sessions
 from ai_detect.reporting.findings import ModelIdentity

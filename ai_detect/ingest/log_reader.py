@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import atexit
 import glob
-import hashlib
 import io
 import logging
 import os
@@ -33,7 +32,6 @@ logger = logging.getLogger(__name__)
 MAX_LINE_BYTES = 1 << 20
 _BLOCK_BYTES = 1 << 18
 _FETCH_BYTES = 1 << 23
-_EDGE_BYTES = 1 << 20
 _COMPRESSED_SUFFIXES = (".gz", ".zst", ".bz2", ".xz")
 _BINARY_MAGIC = (
     b"\x7fELF",
@@ -73,18 +71,6 @@ class LineBlock:
     n_truncated: int  # lines longer than MAX_LINE_BYTES, cut there
     end_offset: int
     stored_bytes: int  # read so far of the file as it is stored
-
-
-@dataclass(frozen=True)
-class FileFingerprint:
-    """What tells whether a log is the one it was; all figures are of the decompressed content."""
-
-    path: str
-    n_bytes: int
-    n_lines: int
-    sha256: str
-    head_sha256: str  # first MiB
-    tail_sha256: str  # last MiB
 
 
 def find_sources(spec: str | Path) -> list[LogSource]:
@@ -185,45 +171,9 @@ def fetch_lines(source: LogSource, spans: Sequence[tuple[int, int]], encoding: s
     return found
 
 
-def read_raw_lines(source: LogSource, offset: int, n_lines: int, encoding: str = "utf-8") -> list[str]:
-    """The `n_lines` lines that begin at this byte offset."""
-    return fetch_lines(source, [(offset, n_lines)], encoding)[0]
-
-
 def stored_bytes(sources: Sequence[LogSource]) -> int:
     """Size on disk of all sources together: the total of a progress bar."""
     return sum(os.path.getsize(source.file) for source in sources)
-
-
-def fingerprint_sources(sources: Sequence[LogSource]) -> tuple[FileFingerprint, ...]:
-    """Fingerprints of the sources, in order; each file is read once."""
-    return tuple(_fingerprint(source) for source in sources)
-
-
-def _fingerprint(source: LogSource) -> FileFingerprint:
-    digest = hashlib.sha256()
-    head, tail, n_bytes, n_newlines = b"", b"", 0, 0
-    with open_bytes(source.file, source.path) as (content, _):
-        while data := content.read(_EDGE_BYTES):
-            digest.update(data)
-            if len(head) < _EDGE_BYTES:
-                head = (head + data)[:_EDGE_BYTES]
-            tail = (tail + data)[-_EDGE_BYTES:]
-            n_bytes += len(data)
-            n_newlines += data.count(b"\n")
-    n_lines = n_newlines + (n_bytes > 0 and not tail.endswith(b"\n"))
-    edges = (hashlib.sha256(edge).hexdigest() for edge in (head, tail))
-    return FileFingerprint(source.path, n_bytes, n_lines, digest.hexdigest(), *edges)
-
-
-def prefix_sha256(source: LogSource, n_bytes: int) -> str:
-    """Hex sha256 of the first `n_bytes` of the decompressed content: tells whether a log only grew."""
-    digest = hashlib.sha256()
-    with open_bytes(source.file, source.path) as (content, _):
-        while n_bytes > 0 and (data := content.read(min(n_bytes, _EDGE_BYTES))):
-            digest.update(data)
-            n_bytes -= len(data)
-    return digest.hexdigest()
 
 
 @contextmanager
@@ -247,7 +197,7 @@ def _signals_raise(name: str) -> Iterator[None]:
 def _spool(stream: BinaryIO, name: str) -> LogSource:
     with tempfile.NamedTemporaryFile(prefix="ai_detect-", suffix=".log", delete=False) as file:
         atexit.register(Path(file.name).unlink, missing_ok=True)
-        shutil.copyfileobj(stream, file, _EDGE_BYTES)
+        shutil.copyfileobj(stream, file, _BLOCK_BYTES)
     source = LogSource(name, file.name)
     if problem := _problem(source):
         raise DataError(f"{'standard input' if name == '-' else name}: {problem}")

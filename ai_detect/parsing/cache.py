@@ -16,7 +16,7 @@ from ai_detect.config import InputSettings
 from ai_detect.tables import EventTable, SourceSpan
 
 if TYPE_CHECKING:
-    from ai_detect.ingest.log_reader import FileFingerprint
+    from ai_detect.ingest.fingerprint import FileFingerprint
 
 logger = logging.getLogger(__name__)
 

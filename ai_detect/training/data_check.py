@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ai_detect.errors import ConfigError
-from ai_detect.ingest.log_reader import FileFingerprint, LogSource, prefix_sha256
+from ai_detect.ingest.fingerprint import FileFingerprint, prefix_sha256
+from ai_detect.ingest.log_reader import LogSource
 
 
 def check_same_data(

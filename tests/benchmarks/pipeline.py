@@ -1,6 +1,6 @@
 """What train and detect cost and find on every log at hand: one command makes the table in docs/benchmarks.md.
 
-    python tests/benchmarks/pipeline.py --output docs/benchmarks.md [--only hdfs] [--seeds 1]
+    python tests/benchmarks/pipeline.py --output docs/benchmarks.md [--only hdfs] [--seed 0]
 
 Every row is two fresh processes, train.py and detect.py with default settings; seconds and peak memory are those of
 the whole process, imports included. Labels are read here alone, after scoring. Beside our figures stand, from the same

@@ -21,15 +21,14 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ai_detect.errors import DataError
+from ai_detect.ingest.fingerprint import fingerprint_sources
 from ai_detect.ingest.log_reader import (
     MAX_LINE_BYTES,
     LogSource,
     fetch_lines,
     find_sources,
-    fingerprint_sources,
     log_series,
     read_blocks,
-    read_raw_lines,
     stored_bytes,
 )
 
@@ -76,7 +75,7 @@ def test_any_bytes_come_back_as_their_lines(parts: list[bytes]) -> None:
         assert [line.encode("utf-8", "surrogateescape") for line in lines] == expected
         assert [content[offset : offset + len(raw)] for offset, raw in zip(offsets, expected, strict=True)] == expected
         assert fetch_lines(source, [(offset, 1) for offset in offsets]) == [[line] for line in lines]
-        assert read_raw_lines(source, offsets[0], len(lines) + 5) == lines
+        assert fetch_lines(source, [(offsets[0], len(lines) + 5)]) == [lines]
         assert sum(block.n_undecodable for block in blocks) == sum(
             any("\udc80" <= char <= "\udcff" for char in line) for line in lines
         )
@@ -105,7 +104,7 @@ def test_compressed_files_are_recognised_by_content_and_by_missing_name(tmp_path
     a, b = fingerprint_sources([source, plain])
     assert (a.n_bytes, a.n_lines, a.sha256) == (b.n_bytes, b.n_lines, b.sha256)
     assert (a.n_lines, a.sha256) == (30_000, hashlib.sha256(content).hexdigest())
-    assert read_raw_lines(source, content.index(b"line 29999"), 3) == ["line 29999 with some text"]
+    assert fetch_lines(source, [(content.index(b"line 29999"), 3)]) == [["line 29999 with some text"]]
     assert [block.stored_bytes for block in read_blocks(source)][-1] == stored_bytes([source])
     disguised = write(tmp_path, "disguised.txt", COMPRESSORS[suffix](content))
     assert lines_of(disguised)[-1] == "line 29999 with some text"
@@ -260,7 +259,7 @@ def test_a_text_log_with_a_few_nuls_is_a_log(tmp_path: Path) -> None:
 
 def test_standard_input_can_be_read_twice() -> None:
     program = (
-        "from ai_detect.ingest.log_reader import *\n"
+        "from ai_detect.ingest.fingerprint import *; from ai_detect.ingest.log_reader import *\n"
         "[s] = find_sources('-')\n"
         "for _ in 'ab': print(s.path, [l for b in read_blocks(s) for l in b.lines])\n"
         "print(fingerprint_sources([s])[0].n_lines, s.file)"
@@ -334,4 +333,4 @@ def test_pipes_are_read_in_other_threads_too(monkeypatch: pytest.MonkeyPatch) ->
     thread = threading.Thread(target=lambda: found.extend(find_sources("-")))
     thread.start()
     thread.join()
-    assert [read_raw_lines(source, 0, 1) for source in found] == [["a"]]
+    assert [fetch_lines(source, [(0, 1)]) for source in found] == [[["a"]]]

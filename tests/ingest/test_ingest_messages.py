@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from ai_detect.config import InputSettings
 from ai_detect.errors import ConfigError, DataError
 from ai_detect.ingest.log_format import LAYOUTS
-from ai_detect.ingest.log_reader import find_sources, read_raw_lines, stored_bytes
+from ai_detect.ingest.log_reader import fetch_lines, find_sources, stored_bytes
 from ai_detect.ingest.messages import EMPTY_TEXT, MAX_TEXT_CHARS, MessageBatch, MessageReader, natural_session_field
 from ai_detect.ingest.session_keys import without_key
 from ai_detect.tables import LEVELS, NO_TIME
@@ -64,7 +64,7 @@ def test_continuation_lines_are_joined_without_stack_frames(tmp_path: Path) -> N
     [stats] = reader.files
     assert (stats.n_lines, stats.n_bytes, stats.n_messages) == (14, len(TRACE), 3)
     offset = column(reader, "offset")[1]
-    assert read_raw_lines(reader.sources[0], offset, 2)[1] == "Traceback (most recent call last):"
+    assert fetch_lines(reader.sources[0], [(offset, 2)])[0][1] == "Traceback (most recent call last):"
 
 
 def test_joining_can_be_switched_off_and_never_happens_without_headers(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ai_detect.config import InputSettings
-from ai_detect.ingest.log_reader import FileFingerprint
+from ai_detect.ingest.fingerprint import FileFingerprint
 from ai_detect.parsing.cache import cache_key, load_events, store_events
 from ai_detect.tables import NO_TIME, EventTable, SourceSpan
 
