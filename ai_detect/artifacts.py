@@ -9,16 +9,24 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import math
 import os
 import shutil
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, BinaryIO, Literal, NoReturn
 
 import numpy as np
-import safetensors
 import safetensors.numpy
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+#: Largest JSON that is read, and largest header of a safetensors file: both grow many times over in memory.
+MAX_JSON_BYTES = 64 << 20
+_MAX_HEADER_BYTES = 1 << 20
+#: Largest file that is read at all.
+MAX_BYTES = 16 << 30
 
 
 def fsync_directory(path: Path) -> None:
@@ -62,11 +70,64 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=1, ensure_ascii=True, allow_nan=False) + "\n")
 
 
+def open_file(path: Path) -> BinaryIO:
+    """A plain file to read; raises OSError, also for a link, a pipe or a device.
+
+    A pipe would be waited for and a device read for ever; a link may lead anywhere.
+    """
+    if not stat.S_ISREG(os.lstat(path).st_mode):
+        raise OSError(errno.EINVAL, "not a plain file", str(path))
+    return open(path, "rb", opener=_open_at_once)
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
+
+
+def read_file(path: Path, max_bytes: int = MAX_BYTES) -> bytes:
+    """The content of a plain file; raises OSError, also where `open_file` does and for more than `max_bytes`."""
+    with open_file(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > max_bytes:
+            raise OSError(errno.EFBIG, f"{size} bytes, at most {max_bytes} are read", str(path))
+        try:
+            return file.read(size)
+        except MemoryError as error:
+            raise OSError(errno.ENOMEM, f"{size} bytes do not fit into memory", str(path)) from error
+
+
+def parse_json(content: bytes) -> Any:
+    """The JSON value; raises ValueError for anything else: also NaN, infinite numbers, and integers beyond 64 bits."""
+    try:
+        return json.loads(content, parse_constant=_no_constant, parse_float=_finite, parse_int=_whole)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _whole(text: str) -> int:
+    value = int(text) if len(text) < 21 else None
+    if value is None or not -(1 << 63) <= value < 1 << 64:
+        raise ValueError(f"{text:.50} is too large a number")
+    return value
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text:.50} is too large a number")
+    return value
+
+
 def read_json(path: Path) -> Any:
     """Read JSON; raises OSError, or ValueError with the path where it is not JSON."""
+    content = read_file(path, MAX_JSON_BYTES)
     try:
-        return json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
+        return parse_json(content)
+    except ValueError as error:
         raise ValueError(f"{path} is not valid JSON ({error})") from error
 
 
@@ -75,12 +136,83 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     write_bytes(path, safetensors.numpy.save({name: np.ascontiguousarray(array) for name, array in arrays.items()}))
 
 
+class _Entry(BaseModel):
+    """One tensor in the header of a safetensors file."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    dtype: Literal["F64", "F32", "I64", "I32", "U8"]
+    shape: Annotated[list[Annotated[int, Field(ge=0, le=1 << 48)]], Field(max_length=8)]
+    data_offsets: Annotated[list[int], Field(min_length=2, max_length=2)]
+
+
+_HEADER = TypeAdapter(dict[str, _Entry])
+_DTYPES = {"F64": "<f8", "F32": "<f4", "I64": "<i8", "I32": "<i4", "U8": "|u1"}
+
+
+def parse_arrays(content: bytes) -> dict[str, np.ndarray]:
+    """The arrays of a safetensors file; raises ValueError where it is not one that this program writes.
+
+    The tensors must fill the file without gap or overlap, so that no more is allocated than the file holds.
+    """
+    start = 8 + int.from_bytes(content[:8], "little")
+    if not 8 < start <= min(len(content), 8 + _MAX_HEADER_BYTES):
+        raise ValueError("its header does not fit the file")
+    try:
+        entries = _HEADER.validate_json(content[8:start])
+    except ValidationError as error:
+        raise ValueError(f"its header: {first_problem(error)}") from error
+    arrays = {}
+    at = start
+    for name, entry in sorted(entries.items(), key=lambda item: item[1].data_offsets):
+        n = math.prod(entry.shape)
+        dtype = np.dtype(_DTYPES[entry.dtype])
+        end = at + n * dtype.itemsize
+        if entry.data_offsets != [at - start, end - start] or end > len(content):
+            raise ValueError(f"{name!r:.100} does not lie where its shape says")
+        arrays[name] = np.frombuffer(content, dtype, n, at).reshape(entry.shape).copy()
+        at = end
+    if at != len(content):
+        raise ValueError("it holds more than its tensors")
+    return arrays
+
+
+def first_problem(error: ValidationError) -> str:
+    """The first of pydantic's findings in one short line."""
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    place = ".".join(str(part) for part in first["loc"])
+    return f"{place!r:.100}: {first['msg']:.200}" if place else f"{first['msg']:.200}"
+
+
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
     """Read a safetensors file; raises OSError, or ValueError with the path where it is not one."""
+    content = read_file(path)
     try:
-        return safetensors.numpy.load(path.read_bytes())
-    except safetensors.SafetensorError as error:
-        raise ValueError(f"{path} is not a safetensors file ({error})") from error
+        return parse_arrays(content)
+    except ValueError as error:
+        raise ValueError(f"{path} is not a safetensors file of this program ({error})") from error
+
+
+def check_array(
+    name: str,
+    array: np.ndarray,
+    dtype: type,
+    shape: tuple[int | None, ...],
+    *,
+    low: float | None = None,
+    high: float | None = None,
+) -> None:
+    """Raise ValueError unless an array that was read has this dtype and shape (None: any length), is finite, and all
+    its values lie from `low` to `high`.
+    """
+    fits = array.ndim == len(shape) and all(want in (None, n) for n, want in zip(array.shape, shape, strict=True))
+    if array.dtype != np.dtype(dtype) or not fits:
+        expected = ", ".join("any" if n is None else str(n) for n in shape)
+        raise ValueError(f"{name} is {array.dtype} {array.shape}, expected {np.dtype(dtype)} ({expected})")
+    if array.size and not np.isfinite(array).all():
+        raise ValueError(f"{name} holds values that are not finite")
+    if array.size and ((low is not None and array.min() < low) or (high is not None and array.max() > high)):
+        raise ValueError(f"{name} holds values out of range ({array.min()} to {array.max()})")
 
 
 @contextmanager

@@ -184,8 +184,9 @@ class TrainingSettings(Settings):
     eval_ratio: float = setting(
         0.2, "share of the sessions, the last in time, held out where no evaluation file is given", "refuse", ge=0, lt=1
     )
-    seed: int = setting(42, "everything random is a function of this", "refuse", ge=0, lt=1 << 63)
+    seed: int = setting(42, "everything random is a function of this", "refuse", ge=0, lt=1 << 32)
     device: str = setting("auto", "auto, cpu, cuda or cuda:N")
+    deterministic: bool = setting(False, "on a GPU: the same bits in every run, at some cost in speed", "warn")
     precision: Literal["fp32", "bf16"] = setting("fp32", "arithmetic of the encoder in training", "warn")
     report_to: Literal["none", "tensorboard", "wandb"] = setting(
         "none", "also log metrics there (metrics.jsonl is always written)"

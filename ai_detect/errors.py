@@ -25,9 +25,15 @@ class DataError(AiDetectError):
 
 
 class CheckpointError(AiDetectError):
-    """A checkpoint or model that is missing, broken, foreign, or made for something else."""
+    """A checkpoint or model that is missing, broken, foreign, or made for something else.
+
+    What a foreign file says of itself cannot move the cursor of a terminal or fill it.
+    """
 
     exit_code = 4
+
+    def __init__(self, message: str) -> None:
+        super().__init__("".join(c if c.isprintable() else " " for c in message[:900]))
 
 
 class TrainingError(AiDetectError):

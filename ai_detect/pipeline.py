@@ -12,14 +12,17 @@ from __future__ import annotations
 
 import dataclasses
 import glob
+import hashlib
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from torch import Tensor
 
 from ai_detect import artifacts
 from ai_detect.config import InputSettings, RunSettings, build
@@ -32,6 +35,7 @@ from ai_detect.encoder.vocabulary import word_matrix
 from ai_detect.errors import CheckpointError, ConfigError
 from ai_detect.ingest.fingerprint import fingerprint_sources
 from ai_detect.parsing.template_miner import TemplateMiner
+from ai_detect.process_group import ProcessGroup
 from ai_detect.reporting.explain import Explanation, explain_sessions
 from ai_detect.reporting.findings import ModelIdentity
 from ai_detect.reporting.reference import ExplainContext, fit_context
@@ -40,7 +44,7 @@ from ai_detect.tables import Float32Array, Int32Array, Int64Array, ScoreTable, S
 from ai_detect.training.checkpoint import LoadedCheckpoint
 from ai_detect.training.data_check import check_same_data
 from ai_detect.training.encoder_task import EncoderTask
-from ai_detect.training.parts import decode_model, encode_model, load_weights
+from ai_detect.training.parts import copy_weights, decode_model, encode_model, load_weights
 from ai_detect.training.schedule import seed_step
 from ai_detect.training.state import TrainerState
 
@@ -185,7 +189,7 @@ class LogAnomalyPipeline:
             artifacts.write_arrays(temporary / "detectors.safetensors", detector_arrays)
             artifacts.write_json(temporary / "normal.json", normal)
             artifacts.write_arrays(temporary / "normal.safetensors", normal_arrays)
-            artifacts.write_bytes(temporary / "model.safetensors", encode_model(self.encoder))
+            artifacts.write_bytes(temporary / "model.safetensors", encode_model(copy_weights(self.encoder)))
             parts = {name: artifacts.sha256_file(temporary / name) for name in MODEL_PARTS}
             self.card["hash"] = artifacts.sha256_json(parts)[:16]
             settings = self.settings.model_dump(mode="json")
@@ -198,34 +202,78 @@ class LogAnomalyPipeline:
         version.
         """
         model = _read_model_json(folder)
-        for name, expected in model["parts"].items():
-            path = folder / name
-            if not path.is_file():
-                raise CheckpointError(f"{path} is missing; train again or restore the model folder")
-            if artifacts.sha256_file(path) != expected:
-                raise CheckpointError(
-                    f"{path} is not the file that was saved (sha256 differs); restore it or train again"
-                )
+        contents = {name: _read_part(folder / name, model.parts[name]) for name in MODEL_PARTS}
+        part = MODEL_CARD
         try:
-            settings = build(RunSettings, model["settings"], str(folder / MODEL_CARD))
-            miner = TemplateMiner.from_json(artifacts.read_json(folder / "templates.json"))
-            encoder = untrained_encoder(settings, miner)
-            weights = decode_model(folder / "model.safetensors", (folder / "model.safetensors").read_bytes())
-            load_weights(encoder, weights, folder)
-            bank = DetectorBank.from_state(
-                artifacts.read_json(folder / "detectors.json"), artifacts.read_arrays(folder / "detectors.safetensors")
-            )
-            normal = ExplainContext.from_state(
-                artifacts.read_json(folder / "normal.json"), artifacts.read_arrays(folder / "normal.safetensors")
-            )
-        except (OSError, ValueError, KeyError, TypeError, ConfigError) as error:
+            settings = build(RunSettings, model.settings, "settings")
+            part = "templates.json"
+            miner = TemplateMiner.from_json(artifacts.parse_json(contents[part]))
+            n_templates = len(miner.templates)
+            part = "model.safetensors"
+            weights = decode_model(folder / part, contents[part])
+            encoder = _trained_encoder(settings, miner, weights, folder / part)
+            part = "detectors.safetensors"
+            arrays = artifacts.parse_arrays(contents[part])
+            part = "detectors.json"
+            bank = DetectorBank.from_state(artifacts.parse_json(contents[part]), arrays)
+            if bank.widths != (settings.dim, 2 * settings.dim) or bank.default_method != settings.detection_method:
+                raise ValueError("the detectors were fitted with other settings")
+            part = "normal.safetensors"
+            arrays = artifacts.parse_arrays(contents[part])
+            part = "normal.json"
+            normal = ExplainContext.from_state(artifacts.parse_json(contents[part]), arrays)
+            if normal.n_known != n_templates:
+                raise ValueError("the picture of normal was made with other templates")
+        except (ValueError, KeyError, ConfigError) as error:
             raise CheckpointError(
-                f"{folder} is not a model that this version can read ({error}); train again"
+                f"{folder / part}: not a model that this version can read ({_short(error)}); train again"
             ) from error
-        return cls(settings, miner, encoder, bank, normal, model["card"])
+        return cls(settings, miner, encoder, bank, normal, model.card.model_dump())
 
 
-def _read_model_json(folder: Path) -> dict[str, Any]:
+class _HistoryRow(BaseModel):
+    """The training run at one evaluation."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    step: int = Field(ge=0, le=1 << 53)
+    train_loss: float | None
+    val_loss: float | None
+    learning_rate: float | None
+
+
+class _History(BaseModel):
+    """The training run for the report's curves."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    rows: list[_HistoryRow]
+    resume_steps: list[Annotated[int, Field(ge=0, le=1 << 53)]]
+
+
+class _Card(BaseModel):
+    """Where a model comes from: what this program looks at, and what else `model_card` noted."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    run_id: str
+    step: int = Field(ge=0, le=1 << 53)
+    hash: str
+    history: _History
+
+
+class _ModelFile(BaseModel):
+    """model.json."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    format_version: int = Field(ge=1, le=FORMAT_VERSION)
+    card: _Card
+    settings: dict[str, Any]
+    parts: dict[str, str]
+
+
+def _read_model_json(folder: Path) -> _ModelFile:
     path = folder / MODEL_CARD
     try:
         model = artifacts.read_json(path)
@@ -238,16 +286,35 @@ def _read_model_json(folder: Path) -> dict[str, Any]:
     version = model.get("format_version") if isinstance(model, dict) else None
     if type(version) is int and version > FORMAT_VERSION:
         raise CheckpointError(
-            f"{path} has format version {version}, this program reads up to {FORMAT_VERSION}: update "
-            f"ai-detect (model made by "
-            f"{model.get('card', {}).get('versions', {}).get('ai-detect', 'an unknown version')})"
+            f"{path} has format version {version}, this program reads up to {FORMAT_VERSION}: update ai-detect"
         )
-    well_formed = version == FORMAT_VERSION and set(model) == {"format_version", "card", "settings", "parts"}
-    if not well_formed or not all(isinstance(model[key], dict) for key in ("card", "settings", "parts")):
-        raise CheckpointError(f"{path} is not a model that this program wrote")
-    if set(model["parts"]) != set(MODEL_PARTS) or not {"run_id", "step", "hash", "history"} <= set(model["card"]):
+    try:
+        checked = _ModelFile.model_validate(model)
+    except ValidationError as error:
+        raise CheckpointError(
+            f"{path} is not a model that this program wrote ({artifacts.first_problem(error)})"
+        ) from error
+    if set(checked.parts) != set(MODEL_PARTS):
         raise CheckpointError(f"{path} does not list the parts of a model")
-    return dict(model)
+    return checked
+
+
+def _read_part(path: Path, sha256: str) -> bytes:
+    try:
+        content = artifacts.read_file(path, artifacts.MAX_JSON_BYTES if path.suffix == ".json" else artifacts.MAX_BYTES)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path} is missing; train again or restore the model folder") from error
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read ({error.strerror})") from error
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise CheckpointError(f"{path} is not the file that was saved (sha256 differs); restore it or train again")
+    return content
+
+
+def _short(error: Exception) -> str:
+    """What the error says in one line, whatever a file made it say."""
+    text = f"{error} is missing" if isinstance(error, KeyError) else f"{error}"
+    return "".join(letter if letter.isprintable() else " " for letter in text[:300])
 
 
 def _evidence(
@@ -258,7 +325,14 @@ def _evidence(
         vectors = embedding.embed_sessions(encoder, log.sequences, words, on_progress=advance)
     with (progress or Silent()).stage("reading each line in its context", len(log.sessions), "sessions") as advance:
         surprise = embedding.event_surprise(encoder, log.sequences, words, on_progress=advance)
+    _check_finite(vectors, surprise)
     return SessionEvidence(log.sequences, vectors, surprise)
+
+
+def _check_finite(*arrays: Float32Array) -> None:
+    """Raise CheckpointError where finite weights gave numbers that are not."""
+    if not all(np.isfinite(array).all() for array in arrays):
+        raise CheckpointError("the encoder's weights are so large that its output is not finite; train again")
 
 
 def untrained_encoder(settings: RunSettings, miner: TemplateMiner) -> SessionEncoder:
@@ -267,31 +341,92 @@ def untrained_encoder(settings: RunSettings, miner: TemplateMiner) -> SessionEnc
     return SessionEncoder(settings, len(miner.templates), word_matrix(miner.templates, settings.n_word_buckets))
 
 
+class _TrainingLog(BaseModel):
+    """A `FileFingerprint` in a checkpoint."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    path: str
+    n_bytes: int = Field(ge=0)
+    n_lines: int = Field(ge=0)
+    sha256: str
+    head_sha256: str
+    tail_sha256: str
+
+
+class _Provenance(BaseModel):
+    """What a resume looks up in a checkpoint's provenance."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    train_file: str
+    train_data: list[_TrainingLog]
+    eval_file: str | None
+    n_templates: int = Field(ge=0)
+
+
 def settings_of_checkpoint(loaded: LoadedCheckpoint) -> RunSettings:
-    """The settings that a checkpoint was trained with; raises CheckpointError where this version does not know them."""
+    """The settings that a checkpoint was trained with; raises CheckpointError where this version does not know them,
+    or where it does not say what it was trained on.
+    """
+    try:
+        _Provenance.model_validate(loaded.trainer_state.provenance)
+    except ValidationError as error:
+        path = loaded.checkpoint.path / "trainer_state.json"
+        raise CheckpointError(f"{path}: provenance: {artifacts.first_problem(error)}") from error
     try:
         return build(RunSettings, loaded.config, str(loaded.checkpoint.path / "config.json"))
     except ConfigError as error:
-        raise CheckpointError(f"{error}: it was made by another version of ai-detect") from error
+        raise CheckpointError(f"{_short(error)}: it was made by another version of ai-detect") from error
 
 
 def encoder_of_checkpoint(loaded: LoadedCheckpoint) -> tuple[TemplateMiner, SessionEncoder]:
     """The templates and the encoder of a checkpoint; raises CheckpointError naming what does not fit."""
     path = loaded.checkpoint.path
+    settings = settings_of_checkpoint(loaded)
     try:
         miner = TemplateMiner.from_json(loaded.templates)
+        encoder = _trained_encoder(settings, miner, loaded.model_state, path / "model.safetensors")
     except ValueError as error:
-        raise CheckpointError(f"{path / 'templates.json'}: {error}") from error
-    encoder = untrained_encoder(settings_of_checkpoint(loaded), miner)
-    load_weights(encoder, loaded.model_state, path)
+        raise CheckpointError(f"{path / 'templates.json'}: {_short(error)}") from error
     return miner, encoder
 
 
+def _trained_encoder(
+    settings: RunSettings, miner: TemplateMiner, weights: Mapping[str, Tensor], origin: Path
+) -> SessionEncoder:
+    """An encoder with these weights; settings that ask for more than there are must not make room for them first.
+
+    Raises CheckpointError where they do not fit, ValueError where the templates are not frozen.
+    """
+    dim, n_templates = settings.dim, len(miner.templates)
+    least = dim * (settings.n_word_buckets + n_templates + settings.max_events) + 8 * settings.n_layers * dim**2
+    found = sum(tensor.numel() for tensor in weights.values())
+    if found < least:
+        raise CheckpointError(
+            f"{origin} holds {found:,} weights, its settings and {n_templates} templates ask for {least:,} and more"
+        )
+    encoder = untrained_encoder(settings, miner)
+    load_weights(encoder, weights, origin)
+    return encoder
+
+
+def grown_encoder(loaded: LoadedCheckpoint, settings: RunSettings, miner: TemplateMiner) -> SessionEncoder:
+    """The encoder of a checkpoint for a miner that has learned on: what is new begins as events unseen so far."""
+    encoder = untrained_encoder(settings, miner)
+    encoder.take_over(encoder_of_checkpoint(loaded)[1])
+    return encoder
+
+
 def training_task(
-    model: SessionEncoder, train: SequenceTable, validation: SequenceTable | None, settings: RunSettings
+    model: SessionEncoder,
+    train: SequenceTable,
+    validation: SequenceTable | None,
+    settings: RunSettings,
+    group: ProcessGroup,
 ) -> EncoderTask:
     """What the trainer works on."""
-    return EncoderTask(model, train, validation, settings)
+    return EncoderTask(model, train, validation, settings, group)
 
 
 def _event_vectors(encoder: SessionEncoder, log: ParsedLog, settings: RunSettings) -> Float32Array:
@@ -299,6 +434,7 @@ def _event_vectors(encoder: SessionEncoder, log: ParsedLog, settings: RunSetting
     words = torch.from_numpy(word_matrix(log.events.templates, settings.n_word_buckets)).long()
     with torch.no_grad():
         vectors: Float32Array = encoder.word_part(words.to(encoder.words.device)).cpu().numpy()
+    _check_finite(vectors)
     return vectors
 
 

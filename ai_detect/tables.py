@@ -7,8 +7,10 @@ Tables check dtype and shape when made and are frozen; their arrays may be memor
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +47,41 @@ def check_offsets(name: str, offsets: np.ndarray, total: int) -> None:
         raise ValueError(f"{name} must rise from 0 to {total}")
 
 
+class StringColumn(Sequence[str]):
+    """Many strings as one text: string i is `text[offsets[i]:offsets[i + 1]]`, made when it is asked for.
+
+    A million session keys so are there at once, where their list takes half a second to read.
+    """
+
+    def __init__(self, text: str, offsets: Int64Array) -> None:
+        check_offsets("offsets", offsets, len(text))
+        self.text = text
+        self.offsets = offsets
+
+    @classmethod
+    def of(cls, strings: Iterable[str]) -> StringColumn:
+        """The column of these strings."""
+        strings = tuple(strings)
+        lengths = np.fromiter(map(len, strings), np.int64, len(strings))
+        return cls("".join(strings), np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)]))
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[str, ...]: ...
+    def __getitem__(self, index: int | slice) -> str | tuple[str, ...]:
+        if isinstance(index, slice):
+            return tuple(self[i] for i in range(*index.indices(len(self))))
+        at = range(len(self))[index]
+        return self.text[self.offsets[at] : self.offsets[at + 1]]
+
+    def __iter__(self) -> Iterator[str]:
+        return (self.text[begin:end] for begin, end in pairwise(self.offsets.tolist()))
+
+
 @dataclass(frozen=True)
 class SourceSpan:
     """One input file and where its events begin; its events end where the next file's begin."""
@@ -72,7 +109,7 @@ class EventTable:
     level: Int8Array  # index into LEVELS
     templates: tuple[str, ...]  # text by event id
     n_known: int
-    session_keys: tuple[str, ...]
+    session_keys: Sequence[str]
     sources: tuple[SourceSpan, ...]
     counters: Mapping[str, int] = field(default_factory=dict)  # what ingest met: lines, undecodable, truncated, ...
 
@@ -118,7 +155,7 @@ class SessionTable:
     Rows of a session are in input order; windows may share rows, so overlap needs no special case.
     """
 
-    keys: tuple[str, ...]
+    keys: Sequence[str]
     offsets: Int64Array
     rows: Int64Array
 
@@ -165,11 +202,16 @@ class SequenceTable:
         return self.event_id[self.offsets[index] : self.offsets[index + 1]]
 
     def take(self, sessions: Int64Array) -> SequenceTable:
-        """The table of these sessions, in this order."""
+        """The table of these sessions, in this order; neighbours in their order are a view, not a copy."""
+        if len(sessions) and np.all(np.diff(sessions) == 1):
+            begin, end = int(sessions[0]), int(sessions[-1]) + 1
+            rows = slice(self.offsets[begin], self.offsets[end])
+            own = self.offsets[begin : end + 1] - self.offsets[begin]
+            return SequenceTable(own, self.event_id[rows], self.gap_s[rows])
         lengths = self.lengths[sessions]
         offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
-        rows = np.repeat(self.offsets[sessions] - offsets[:-1], lengths) + np.arange(offsets[-1])
-        return SequenceTable(offsets, self.event_id[rows], self.gap_s[rows])
+        taken = np.repeat(self.offsets[sessions] - offsets[:-1], lengths) + np.arange(offsets[-1])
+        return SequenceTable(offsets, self.event_id[taken], self.gap_s[taken])
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from support import SHOP_SESSION, Result, Run, Shop, shop_log
 
 from ai_detect.cli.main import main
+
+
+@pytest.fixture(autouse=True)
+def logging_as_found() -> Iterator[None]:
+    """Commands log to the standard error that they found; pytest gives each test another."""
+    yield
+    logger = logging.getLogger("ai_detect")
+    logger.handlers.clear()
+    logger.propagate = True
+    logger.setLevel(logging.NOTSET)
 
 
 @pytest.fixture

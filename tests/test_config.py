@@ -111,7 +111,6 @@ def test_all_problems_are_shown_together() -> None:
             "exclude",
         ),
         (ResumeCommand, {"train_file": "a", "overwrite": True}, "unknown setting 'overwrite'"),
-        (ResumeCommand, {"train_file": "a", "new_data": True}, "unknown setting 'new_data'"),
         (
             TrainCommand,
             {"train_file": "a", "window_seconds": 60},

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ai_detect.tables import NO_TIME, EventTable, SequenceTable, SessionTable, SourceSpan
+from ai_detect.tables import NO_TIME, EventTable, SequenceTable, SessionTable, SourceSpan, StringColumn
 
 
 def events(n: int = 4, **changes: object) -> EventTable:
@@ -60,3 +60,34 @@ def test_take_gives_those_sessions_in_that_order(sessions: list[list[int]], data
     chosen = data.draw(st.lists(st.integers(0, len(sessions) - 1), min_size=1, max_size=6))
     taken = table.take(np.array(chosen, np.int64))
     assert [taken.session(i).tolist() for i in range(len(taken))] == [sessions[i] for i in chosen]
+
+
+@given(st.lists(st.text(max_size=3), max_size=6))
+def test_a_column_of_strings_is_their_list(strings: list[str]) -> None:
+    column = StringColumn.of(iter(strings))
+    assert list(column) == strings
+    assert len(column) == len(strings)
+    indices = range(-len(strings), len(strings))
+    assert [column[i] for i in indices] == [strings[i] for i in indices]
+    assert column[1::2] == tuple(strings[1::2])
+    with pytest.raises(IndexError):
+        column[len(strings)]
+
+
+def test_a_column_of_strings_fits_its_text() -> None:
+    for offsets in ([0, 2], [1, 3], [0, 2, 1, 3], []):
+        with pytest.raises(ValueError, match="offsets"):
+            StringColumn("abc", np.array(offsets, np.int64))
+
+
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=8), st.data())
+def test_taken_sessions_are_those_sessions(lengths: list[int], data: st.DataObject) -> None:
+    offsets = np.cumsum([0, *lengths]).astype(np.int64)
+    ids = np.arange(offsets[-1], dtype=np.int32)
+    table = SequenceTable(offsets, ids, ids.astype(np.float32))
+    number = st.integers(0, len(lengths) - 1)
+    begin, end = sorted((data.draw(number), data.draw(number)))
+    for chosen in (list(range(begin, end + 1)), data.draw(st.lists(number, max_size=9))):
+        taken = table.take(np.array(chosen, np.int64))
+        assert [taken.session(i).tolist() for i in range(len(taken))] == [table.session(i).tolist() for i in chosen]
+        np.testing.assert_array_equal(taken.gap_s, taken.event_id.astype(np.float32))

@@ -58,6 +58,9 @@ class RunCommand(ReadingCommand, RunSettings):
     )
     checkpoint_dir: Path = setting(Path("./checkpoint"), "where checkpoints go")
     model_dir: Path | None = setting(None, "where the finished model goes (default: <checkpoint_dir>/model)")
+    total_steps: int | None = setting(
+        None, "stop training after this optimizer step, counted over all resumes", "warn", ge=1
+    )
 
 
 class TrainCommand(RunCommand):
@@ -74,10 +77,21 @@ class ResumeCommand(RunCommand):
     checkpoint_path: Path | None = setting(None, "this checkpoint (default: the newest valid one by step number)")
     use_best_checkpoint: bool = setting(False, "the valid checkpoint of lowest validation loss")
     total_epochs: int | None = setting(None, "go on to this epoch in all", "warn", ge=1)
+    new_data: bool = setting(
+        False, "fine-tune on another training log: weights are kept, epochs are counted on it from 0", "warn"
+    )
     lr_policy: Literal["continue", "rewarm", "constant"] = setting(
         "continue", "learning rate beyond the planned schedule", "warn"
     )
     force: bool = setting(False, "override a refused seed or validation split")
+    allow_missing: bool = setting(
+        False, "with --checkpoint_path: go on without its optimizer.pt, whose averages then start from nothing", "warn"
+    )
+
+    verify: bool = setting(
+        False, "prove on this run that resuming is exact: straight against killed and resumed, in a temporary folder"
+    )
+    steps: int | None = setting(None, "with --verify: steps to compare (default: an epoch's, 20 to 200)", ge=1)
 
     @model_validator(mode="after")
     def _one_target(self) -> ResumeCommand:
@@ -85,6 +99,10 @@ class ResumeCommand(RunCommand):
             raise ValueError("--num_epochs counts further epochs and --total_epochs all of them: give one")
         if self.checkpoint_path is not None and self.use_best_checkpoint:
             raise ValueError("--checkpoint_path and --use_best_checkpoint exclude each other")
+        if self.steps is not None and not self.verify:
+            raise ValueError("--steps belongs to --verify; --total_steps limits training")
+        if self.allow_missing and self.checkpoint_path is None:
+            raise ValueError("--allow_missing: name the checkpoint with --checkpoint_path")
         return self
 
 
@@ -157,12 +175,23 @@ class ParseCommand(ReadingCommand):
 
 
 class CheckpointsCommand(Settings):
-    """List, inspect, verify, compare and prune checkpoints."""
+    """List, inspect, verify, compare and prune checkpoints; list and info check sizes, verify reads every byte."""
 
     action: CliPositionalArg[Literal["list", "info", "verify", "diff", "prune"]]
-    names: CliPositionalArg[list[str]] = setting([], "checkpoints: checkpoint-300, 300 or a path")
+    names: CliPositionalArg[list[str]] = setting(
+        [], "checkpoints: checkpoint-300, 300 or a path; one for info, two for diff, any number for verify"
+    )
     checkpoint_dir: Path = setting(Path("./checkpoint"), "folder that holds checkpoint-*")
     save_total_limit: int = setting(3, "prune: newest checkpoints to keep", ge=1)
     keep_best: int = setting(1, "prune: checkpoints of lowest validation loss to keep as well", ge=0)
     dry_run: bool = setting(False, "prune: only say what would be removed")
     json_: bool = Field(False, alias="json", description="print JSON")
+
+    @model_validator(mode="after")
+    def _nothing_is_ignored(self) -> CheckpointsCommand:
+        pruning = sorted(self.model_fields_set & {"save_total_limit", "keep_best", "dry_run"})
+        if pruning and self.action != "prune":
+            raise ValueError(f"--{', --'.join(pruning)}: only prune takes it; leave it out")
+        if self.names and self.action in ("list", "prune"):
+            raise ValueError(f"{self.action} takes no names of checkpoints: it is about all of a folder")
+        return self

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import json
+import fcntl
+import logging
 import os
 import shutil
 import tempfile
@@ -10,9 +11,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from ai_detect.artifacts import read_json
 from ai_detect.errors import ConfigError
 from ai_detect.pipeline import MODEL_CARD, MODEL_PARTS
 from ai_detect.training.checkpoint_store import named_checkpoints, put_run_back, scan_checkpoints, set_run_aside
+
+logger = logging.getLogger(__name__)
 
 
 def check_model_dir(model_dir: Path) -> None:
@@ -61,10 +65,38 @@ def overwritten(checkpoint_dir: Path) -> Iterator[None]:
                 put_run_back(checkpoint_dir, aside)
 
 
-def is_finished(checkpoint_dir: Path, run_id: str, step: int) -> bool:
-    """Whether the run ended at this step with its model and report written."""
+def finished_at(checkpoint_dir: Path, run_id: str) -> int | None:
+    """The step at which the run ended with its model and report written; None where it has not."""
     try:
-        finished = json.loads((checkpoint_dir / "run.json").read_bytes()).get("finished")
-    except (OSError, ValueError, AttributeError):
-        return False
-    return bool(finished == {"run_id": run_id, "step": step})
+        finished = read_json(checkpoint_dir / "run.json")["finished"]
+        step = finished["step"] if finished["run_id"] == run_id else None
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+    return step if type(step) is int else None
+
+
+@contextmanager
+def locked(checkpoint_dir: Path) -> Iterator[None]:
+    """Keep other trainers out of the folder; the lock goes with the process, however it ends.
+
+    Raises ConfigError where another process trains there. A file system without locks is taken as it is.
+    """
+    try:
+        checkpoint_dir.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(checkpoint_dir / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError as error:
+        raise ConfigError(
+            f"--checkpoint_dir {checkpoint_dir} cannot be written to ({error.strerror}); give another"
+        ) from error
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ConfigError(
+                f"another process trains in {checkpoint_dir}; wait for it, or give another --checkpoint_dir"
+            ) from error
+        except OSError as error:
+            logger.warning("%s cannot be locked (%s): start no other trainer there", checkpoint_dir, error)
+        yield
+    finally:
+        os.close(descriptor)

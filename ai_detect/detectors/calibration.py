@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ai_detect.artifacts import check_array
 from ai_detect.tables import Float64Array
 
 #: Share of the highest scores, and their least number, that the tail is fitted on.
@@ -15,6 +16,8 @@ _TAIL_SHARE, _TAIL_LEAST = 0.05, 10
 _SHAPES = (0.1, 0.5)
 #: Distinct scores that are kept; beyond that the lower ones are thinned out.
 _KEPT = 4096
+#: Beyond any score; sums and differences of numbers below it stay finite.
+_LARGEST = 1e150
 
 
 @dataclass(frozen=True)
@@ -68,10 +71,12 @@ class TailCalibration:
     @classmethod
     def from_state(cls, arrays: Mapping[str, np.ndarray]) -> TailCalibration:
         """The calibration that was saved; raises KeyError or ValueError where the arrays are not one."""
-        values, surprisals, tail = (np.asarray(arrays[name], np.float64) for name in ("values", "surprisals", "tail"))
-        sound = values.ndim == 1 and values.shape == surprisals.shape and len(values) > 0 and tail.shape == (2,)
-        if not sound or not all(np.isfinite(array).all() for array in (values, surprisals, tail)) or (tail <= 0).any():
-            raise ValueError("not a calibration")
+        values, surprisals, tail = (arrays[name] for name in ("values", "surprisals", "tail"))
+        check_array("values of a calibration", values, np.float64, (None,), low=-_LARGEST, high=_LARGEST)
+        check_array("surprisals of a calibration", surprisals, np.float64, values.shape, low=0, high=_LARGEST)
+        check_array("tail of a calibration", tail, np.float64, (2,), low=np.finfo(np.float64).tiny, high=_LARGEST)
+        if len(values) == 0 or (np.diff(values) <= 0).any() or (np.diff(surprisals) < 0).any():
+            raise ValueError("not a calibration: its scores do not rise")
         return cls(values, surprisals, float(tail[0]), float(tail[1]))
 
 

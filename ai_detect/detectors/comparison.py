@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Mapping
 
 import numpy as np
 
+from ai_detect.artifacts import check_array
 from ai_detect.detectors.components import COMPONENTS
 from ai_detect.detectors.detectors import DETECTORS, Detector
 from ai_detect.detectors.reference import Reference, distinct_rows, make_reference, spacing
@@ -28,6 +29,10 @@ _VIEWS = sorted({component.view for component in COMPONENTS})
 _COMPONENTS = {component.name: component for component in COMPONENTS}
 #: Training sessions whose scores are stored, to notice on load that a library scores differently.
 _N_CHECKED = 32
+#: Columns of the views that are as wide for every log.
+_WIDTHS = {"rarity": 1, "novelty": 2, "order": 2, "surprise": 2, "timing": 3, "profile": 10}
+#: Beyond any number in a row; sums of squares stay finite.
+_LARGEST = 1e30
 
 
 class Comparison:
@@ -98,17 +103,34 @@ class Comparison:
     @classmethod
     def from_state(cls, seed: int, arrays: Mapping[str, np.ndarray]) -> Comparison:
         """The comparison that was saved; raises KeyError or ValueError where the arrays are not one."""
-        references = {view: Reference(arrays[f"rows/{view}"], arrays[f"weights/{view}"]) for view in _VIEWS}
         views = SessionViews.from_state(
             {n.removeprefix("views/"): a for n, a in arrays.items() if n.startswith("views/")}
         )
-        return cls(
-            seed,
-            views,
-            references,
-            arrays["suspected"].astype(np.bool_),
-            {name: arrays[f"checks/{name}"] for name in (*_VIEWS, *_COMPONENTS)},
-        )
+        widths = {"presence": views.n_columns, "counts": views.n_columns, **_WIDTHS}
+        references, checks = {}, {}
+        for view in _VIEWS:
+            rows, weights = arrays[f"rows/{view}"], arrays[f"weights/{view}"]
+            width = widths[view] + (view in _SPATIAL) if view in widths else None
+            check_array(f"rows of {view}", rows, np.float32, (None, width), low=-_LARGEST, high=_LARGEST)
+            check_array(f"weights of {view}", weights, np.float64, (len(rows),), low=1e-9, high=_LARGEST)
+            if rows.size == 0:
+                raise ValueError(f"{view} has no rows to compare with")
+            references[view] = Reference(rows, weights)
+            checks[view] = arrays[f"checks/{view}"]
+            check_array(f"checks of {view}", checks[view], np.float32, (None, rows.shape[1]))
+        n_checked = len(checks[_VIEWS[0]])
+        for name, component in _COMPONENTS.items():
+            checks[name] = arrays[f"checks/{name}"]
+            check_array(f"checks of {name}", checks[name], np.float64, (len(checks[component.view]),))
+        if any(len(check) != n_checked for check in checks.values()) or n_checked > _N_CHECKED:
+            raise ValueError("the checks are not of the same sessions")
+        check_array("suspected", arrays["suspected"], np.uint8, (views.n_sessions,), high=1)
+        return cls(seed, views, references, arrays["suspected"].astype(np.bool_), checks)
+
+    @property
+    def widths(self) -> tuple[int, int]:
+        """Lengths of the event vectors and the session vectors that this was fitted on."""
+        return self._views.known_vectors.shape[1], self._references["embedding"].rows.shape[1] - 1
 
     def _rows(
         self, evidence: SessionEvidence, event_vectors: Float32Array, views: Collection[str]

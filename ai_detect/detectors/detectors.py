@@ -1,7 +1,7 @@
 """Every detector behind one contract: fit on a reference, then score rows; higher is more abnormal.
 
-A row's score depends on the row and the reference alone, bit for bit. PyOD is imported when the first of its detectors
-is fitted: with numba it takes a second.
+A row's score depends on the row and the reference alone, bit for bit. PyOD, scikit-learn and SciPy are imported when
+the first detector is fitted: they take two seconds, which training and its resume need not wait for.
 """
 
 from __future__ import annotations
@@ -10,8 +10,6 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
-from scipy.spatial.distance import cdist
-from sklearn.cluster import KMeans
 from threadpoolctl import threadpool_limits
 
 from ai_detect.detectors.calibration import TailCalibration
@@ -128,6 +126,8 @@ class NearestCentre:
     """K-means for PyOD's CBLOF that assigns by exact distances: scikit-learn's products round with the batch."""
 
     def __init__(self, rows: Float64Array, seed: int) -> None:
+        from sklearn.cluster import KMeans
+
         with threadpool_limits(1):  # sums over threads come in any order
             self.cluster_centers_ = KMeans(_N_CLUSTERS, n_init=1, random_state=seed).fit(rows).cluster_centers_
         self.cluster_centers_ = self.cluster_centers_[np.unique(self.predict(rows))]
@@ -138,6 +138,8 @@ class NearestCentre:
 
     def predict(self, X: Float64Array) -> Int64Array:
         """The nearest centre of each row."""
+        from scipy.spatial.distance import cdist
+
         return np.asarray(cdist(X, self.cluster_centers_).argmin(axis=1))
 
 

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, get_args
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from ai_detect.artifacts import check_array, first_problem
 from ai_detect.config import DetectionMethod, DetectionSettings, FusionMethod
 from ai_detect.detectors.calibration import TailCalibration
 from ai_detect.detectors.comparison import Comparison
 from ai_detect.detectors.components import COMPONENTS, METHODS, Component, components_of
-from ai_detect.detectors.threshold import Threshold, choose_threshold, far_out, score_of
+from ai_detect.detectors.threshold import Rule, Threshold, choose_threshold, far_out, score_of
 from ai_detect.detectors.views import SessionEvidence
 from ai_detect.errors import ConfigError, DataError
 from ai_detect.tables import BoolArray, Float32Array, Float64Array, Int64Array, ScoreTable
@@ -32,6 +34,39 @@ _OUTCRY = 0.2
 #: Training sessions that calibrate; more would cost time and change nothing but p-values below .0001.
 _MOST_JUDGED = 10_000
 _FORMAT = 1
+
+
+class _StoredThreshold(BaseModel):
+    """A `Threshold` in detectors.json."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+    surprisal: float = Field(ge=0, le=1e6)
+    rule: Rule
+    training_share: float = Field(ge=0, le=1)
+
+
+class _StoredMethod(BaseModel):
+    """A `MethodFit` in detectors.json, but for its calibration."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+    weights: dict[str, Annotated[float, Field(ge=0, le=1)]]
+    threshold: _StoredThreshold
+
+
+class _Stored(BaseModel):
+    """A `DetectorBank` in detectors.json."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    format_version: int = Field(ge=1, le=_FORMAT)
+    seed: int = Field(ge=0, lt=1 << 63)
+    detection_method: DetectionMethod
+    fusion_method: FusionMethod
+    n_judged: int = Field(ge=1)
+    components: list[str]
+    methods: dict[DetectionMethod, _StoredMethod]
 
 
 @dataclass(frozen=True)
@@ -161,35 +196,48 @@ class DetectorBank:
 
     @classmethod
     def from_state(cls, values: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> DetectorBank:
-        """The bank that was saved; raises ValueError, KeyError or TypeError where the state is not one.
+        """The bank that was saved; raises ValueError or KeyError where the state is not one.
 
         Detectors are refitted when first needed; a warning is logged where the stored scores of some training sessions
         come out differently, as another version of a library may make them.
         """
-        if values["format_version"] != _FORMAT:
-            raise ValueError(f"detectors of format {values['format_version']}, this program reads {_FORMAT}")
-        if set(values["components"]) != {component.name for component in COMPONENTS}:
+        try:
+            stored = _Stored.model_validate(values)
+        except ValidationError as error:
+            raise ValueError(f"the model's detectors: {first_problem(error)}") from error
+        if stored.components != sorted(component.name for component in COMPONENTS):
             raise ValueError("the model holds other detectors than this version of the program")
-        if set(values["methods"]) != set(METHODS) or values["detection_method"] not in METHODS:
+        if set(stored.methods) != set(METHODS):
             raise ValueError("the model holds other methods than this version of the program")
-        if values["fusion_method"] not in get_args(FusionMethod):
-            raise ValueError(f"unknown fusion method '{values['fusion_method']}'")
-        methods = {}
-        for name, fit in values["methods"].items():
-            if set(fit["weights"]) != {component.name for component in components_of(name)}:
+        methods: dict[str, MethodFit] = {}
+        for name, fit in stored.methods.items():
+            if set(fit.weights) != {component.name for component in components_of(name)}:
                 raise ValueError(f"the model's method '{name}' listens to other detectors than this version's")
-            weights = {component.name: float(fit["weights"][component.name]) for component in components_of(name)}
+            weights = {component.name: fit.weights[component.name] for component in components_of(name)}
             calibration = TailCalibration.from_state(_under(arrays, f"method/{name}/"))
-            methods[name] = MethodFit(weights, calibration, Threshold(**fit["threshold"]))
-        return cls(
-            Comparison.from_state(int(values["seed"]), _under(arrays, "comparison/")),
-            {name: TailCalibration.from_state(_under(arrays, f"component/{name}/")) for name in values["components"]},
+            methods[name] = MethodFit(weights, calibration, Threshold(**fit.threshold.model_dump()))
+        comparison = Comparison.from_state(stored.seed, _under(arrays, "comparison/"))
+        n_sessions = len(comparison.suspected)
+        check_array("suspicious", arrays["suspicious"], np.uint8, (n_sessions,), high=1)
+        if stored.n_judged > n_sessions:
+            raise ValueError(f"{stored.n_judged} of {n_sessions} sessions cannot have been judged")
+        made = cls(
+            comparison,
+            {name: TailCalibration.from_state(_under(arrays, f"component/{name}/")) for name in stored.components},
             methods,
-            values["detection_method"],
-            values["fusion_method"],
-            int(values["n_judged"]),
+            stored.detection_method,
+            stored.fusion_method,
+            stored.n_judged,
             arrays["suspicious"].astype(np.bool_),
         )
+        if unknown := arrays.keys() - made.state()[1].keys():
+            raise ValueError(f"the model's detectors have no {min(unknown)!r:.100}")
+        return made
+
+    @property
+    def widths(self) -> tuple[int, int]:
+        """Lengths of the event vectors and the session vectors that this was fitted on."""
+        return self._comparison.widths
 
     def _table(
         self, fit: MethodFit, raw: Mapping[str, Float64Array], surprisals: Mapping[str, Float64Array]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.neighbors import NearestNeighbors
 
 from ai_detect.tables import Float32Array, Float64Array, Int64Array
 
@@ -54,6 +53,8 @@ def make_reference(matrix: Float32Array, seed: int) -> Reference:
 
 def spacing(matrix: Float32Array, seed: int) -> float:
     """The usual distance from a row of the reference to the nearest other one; 0 where all are the same."""
+    from sklearn.neighbors import NearestNeighbors  # slow to import, and not needed before the fit stage
+
     rows = make_reference(matrix, seed).rows.astype(np.float64)
     if len(rows) < 2:
         return 0.0

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ai_detect.artifacts import check_array
 from ai_detect.tables import Float32Array, Float64Array, Int32Array, Int64Array, SequenceTable
 
 #: Columns of the event matrices; the events beyond, by document frequency, share the last of them.
@@ -25,6 +26,8 @@ _SHARED_COLUMNS = 64
 _PRIOR = 1.0
 #: Sessions that are described at once; only memory depends on it.
 _BLOCK = 16_384
+#: Beyond any count; sums of such counts stay below 2**63.
+_MOST_COUNTED = 1 << 40
 
 
 @dataclass(frozen=True)
@@ -128,14 +131,25 @@ class SessionViews:
     @classmethod
     def from_state(cls, arrays: Mapping[str, np.ndarray]) -> SessionViews:
         """The views that were saved; raises KeyError or ValueError where the arrays are not theirs."""
-        made = cls(
-            int(arrays["n_sessions"][0]), **{name: np.asarray(arrays[name], dtype) for name, dtype in _ARRAYS.items()}
-        )
-        n_events = len(made.document_frequency)
-        sound = len(made.column) == n_events and len(made.event_counts) == n_events + 3 and made.known_vectors.ndim == 2
-        if not sound or made.transitions.shape != made.transition_counts.shape:
-            raise ValueError("the arrays of the session views do not fit each other")
-        return made
+        check_array("n_sessions", arrays["n_sessions"], np.int64, (1,), low=1, high=_MOST_COUNTED)
+        n_sessions = int(arrays["n_sessions"][0])
+        frequency, column = arrays["document_frequency"], arrays["column"]
+        check_array("document_frequency", frequency, np.int64, (None,), low=0, high=n_sessions)
+        n = len(frequency)
+        check_array("column", column, np.int32, (n,), low=0, high=min(n, _MAX_COLUMNS) - 1)
+        check_array("known_vectors", arrays["known_vectors"], np.float32, (None, None), low=-1.01, high=1.01)
+        transitions, counts = arrays["transitions"], arrays["transition_counts"]
+        check_array("transitions", transitions, np.int64, (None,), low=0, high=(n + 3) ** 2 - 1)
+        check_array("transition_counts", counts, np.int64, transitions.shape, low=1, high=_MOST_COUNTED)
+        check_array("event_counts", arrays["event_counts"], np.int64, (n + 3,), low=0, high=_MOST_COUNTED)
+        if len(transitions) == 0 or (np.diff(transitions) <= 0).any():
+            raise ValueError("transitions do not rise")
+        return cls(n_sessions, **{name: arrays[name] for name in _ARRAYS})
+
+    @property
+    def n_columns(self) -> int:
+        """Columns of the event matrices; the last is that of unseen events."""
+        return int(self.column.max(initial=-1)) + 2
 
     def _unseen(self, n_events: int) -> np.ndarray:
         unseen = np.ones(n_events, np.bool_)
@@ -150,7 +164,7 @@ class SessionViews:
 
         The inverse document frequency is added to 1, so that a common event that is missing keeps its weight.
         """
-        width = int(self.column.max(initial=-1)) + 2
+        width = self.n_columns
         column = np.full(len(event), width - 1)
         column[~unseen] = self.column[event[~unseen]]
         rareness = self._rareness(event, unseen)
@@ -208,14 +222,7 @@ class SessionViews:
         )
 
 
-_ARRAYS: dict[str, type] = {
-    "document_frequency": np.int64,
-    "column": np.int32,
-    "known_vectors": np.float32,
-    "transitions": np.int64,
-    "transition_counts": np.int64,
-    "event_counts": np.int64,
-}
+_ARRAYS = ("document_frequency", "column", "known_vectors", "transitions", "transition_counts", "event_counts")
 
 
 def _occurrences(sequences: SequenceTable, n_events: int) -> tuple[Int64Array, Int64Array, Int64Array]:

@@ -54,9 +54,8 @@ class EncodedBatch:
     n: int
     n_negatives: int
     unseen: BoolArray  # (n, n_events) events that this sample shows by their words alone
-    content: NDArray[
-        np.int64
-    ]  # (n + n_negatives,) hash of the multiset of events: of the sessions, then of the negatives
+    content: Int64Array  # (n + n_negatives,) hash of the multiset of events: of the sessions, then of the negatives
+    seeds: NDArray[np.uint64]  # (n_pieces,) of each piece's dropout mask
 
 
 def bucket_length(n_tokens: int) -> int:
@@ -120,7 +119,8 @@ def make_batch(
     unseen = mix64_array(numbers, 3) < np.uint64(int(_UNSEEN_SHARE * 2**64))
     content = np.array([_content(piece.events) for piece in (*plain, *negatives)], np.uint64).view(np.int64)
     groups = tuple(group_pieces([*plain, *views, *negatives]))
-    return EncodedBatch(groups, len(plain), len(negatives), unseen, content)
+    masks = [mix64(s, 4, role) for role, made in enumerate((plain, views, negatives)) for s in seeds[: len(made)]]
+    return EncodedBatch(groups, len(plain), len(negatives), unseen, content, np.array(masks, np.uint64))
 
 
 def _crop(events: Int32Array, max_events: int, seed: int) -> Piece:

@@ -79,13 +79,23 @@ class SessionEncoder(nn.Module):
         self.rank_vectors = nn.Parameter(0.3 * torch.randn(_MAX_RANK + 1, dim))
         self.counts_norm = nn.LayerNorm(dim)
         self.counts_in = nn.Linear(dim, dim)
-        self.dropout = nn.Dropout(settings.dropout)
+        self.dropout = settings.dropout
         self.blocks = nn.ModuleList(Block(dim, settings.n_heads) for _ in range(settings.n_layers))
         self.norm = nn.LayerNorm(dim)
         self.predict = nn.Linear(dim, dim)
         self.content = nn.Linear(dim, dim)
         self.context = nn.Linear(2 * dim, dim)
         self.register_buffer("words", torch.from_numpy(words).long(), persistent=False)
+
+    @torch.no_grad()
+    def take_over(self, smaller: SessionEncoder) -> None:
+        """Go on with the weights of an encoder that knows the first events only; the others begin as unseen ones."""
+        own, weights = self.state_dict(), smaller.state_dict()
+        n = smaller.n_events
+        for name, unseen in (("event_vectors", "unseen_vector"), ("event_bias", "unseen_bias")):
+            own[name][:n] = weights.pop(name)
+            own[name][n:] = weights[unseen]
+        self.load_state_dict({**own, **weights})
 
     def word_part(self, words: Tensor) -> Tensor:
         """What a template's words mean, (n, max_words) int64 to (n, dim)."""
@@ -101,10 +111,13 @@ class SessionEncoder(nn.Module):
         known = part[: self.n_events] + self.event_vectors
         return TokenTable(torch.cat([self.special_vectors, known, unseen[FIRST_EVENT + self.n_events :]]), unseen, part)
 
-    def forward(self, tokens: Tensor, table: TokenTable, unseen: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, tokens: Tensor, table: TokenTable, unseen: Tensor | None = None, kept: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """States (n, length, dim) after each token, and session vectors (n, 2 * dim) of unit length.
 
         `tokens` (n, length) int64 rows of one length bucket; `unseen` (n, length) bool: shown by their words alone.
+        `kept` (n, length, dim) bool: what dropout leaves of each row, in training.
         """
         if unseen is None:
             vectors = F.embedding(tokens, table.seen)
@@ -119,7 +132,9 @@ class SessionEncoder(nn.Module):
             + self.position_vectors[: tokens.shape[1]]
             + F.embedding(rank.clamp(max=_MAX_RANK), self.rank_vectors)
         )
-        x = self.dropout(x + self.counts_in(self.counts_norm(counts)))
+        x = x + self.counts_in(self.counts_norm(counts))
+        if kept is not None:
+            x = x * kept / (1 - self.dropout)
         for block in self.blocks:
             x = block(x)
         states: Tensor = self.norm(x)

@@ -22,6 +22,7 @@ from ai_detect.parsing.matching import TemplateMatcher, template_id
 logger = logging.getLogger(__name__)
 
 _SCHEMA_VERSION = 1
+_KEYS = {"schema_version", "frozen", "masks", "drain", "earlier", "n_created", "clusters", "tree"}
 _MANY_TEMPLATES = 10_000
 # The caches hold short texts only and are cleared when full: 60 MB of ASCII at most, and never a change of results.
 _CACHED_CHARACTERS = 1_000
@@ -69,6 +70,7 @@ class TemplateMiner:
             profiler=None,
             parametrize_numeric_tokens=numeric_tokens_vary,
         )
+        self._earlier: tuple[str, ...] = ()
         self._templates: tuple[str, ...] = ()
         self._matcher: TemplateMatcher | None = None
         self._masked: dict[str, str] = {}
@@ -122,8 +124,12 @@ class TemplateMiner:
     def freeze(self) -> None:
         """Fix the vocabulary: the distinct templates in order of creation. Further calls change nothing."""
         if self._matcher is None:
-            self._templates = tuple(dict.fromkeys(template for _, _, template in self.clusters))
+            self._templates = tuple(dict.fromkeys([*self._earlier, *(template for _, _, template in self.clusters)]))
             self._matcher = TemplateMatcher(self._templates)
+
+    def continued(self) -> TemplateMiner:
+        """A miner that learns on from here: each frozen template keeps its event id, new ones come after them."""
+        return TemplateMiner.from_json({**self.to_json(), "frozen": False, "earlier": list(self.templates)})
 
     @property
     def is_frozen(self) -> bool:
@@ -161,7 +167,7 @@ class TemplateMiner:
     @property
     def content_hash(self) -> str:
         """Hex sha256 of all that events depend on: masks, settings and templates."""
-        templates = self._templates if self.is_frozen else [template for _, _, template in self.clusters]
+        templates = self._templates or [*self._earlier, *(template for _, _, template in self.clusters)]
         return sha256_json([self.masks.as_json(), self._settings, self.is_frozen, list(templates)])
 
     def to_json(self) -> dict[str, Any]:
@@ -171,6 +177,7 @@ class TemplateMiner:
             "frozen": self.is_frozen,
             "masks": self.masks.as_json(),
             "drain": dict(self._settings),
+            "earlier": list(self._earlier),
             "n_created": self._drain.clusters_counter,
             "clusters": [[c.cluster_id, c.size, c.get_template()] for c in self._clusters_by_use()],
             "tree": _node_as_json(self._drain.root_node),
@@ -186,13 +193,20 @@ class TemplateMiner:
     @classmethod
     def from_json(cls, value: Any) -> TemplateMiner:
         """The miner of `to_json`; raises ValueError for anything else."""
-        _check_keys("templates", value, {"schema_version", "frozen", "masks", "drain", "n_created", "clusters", "tree"})
+        _check_keys("templates", value, _KEYS)
         if value["schema_version"] != _SCHEMA_VERSION:
             raise ValueError(f"templates have schema_version {value['schema_version']!r}, expected {_SCHEMA_VERSION}")
         if type(value["frozen"]) is not bool:
             raise ValueError("templates: frozen must be true or false")
         _check_keys("templates: drain", value["drain"], set(TemplateMiner()._settings))
-        miner = cls(Masks.from_json(value["masks"]), **value["drain"])
+        try:
+            miner = cls(Masks.from_json(value["masks"]), **value["drain"])
+        except RecursionError as error:
+            raise ValueError("templates: the masks are nested too deeply") from error
+        earlier = value["earlier"]
+        if not isinstance(earlier, list) or not all(isinstance(template, str) for template in earlier):
+            raise ValueError("templates: earlier must be a list of templates")
+        miner._earlier = tuple(earlier)
         miner._restore(value["n_created"], value["clusters"], value["tree"])
         if value["frozen"]:
             miner.freeze()

@@ -32,6 +32,8 @@ _VARIABLES = {
 #: Inches of a figure on a desktop page and on a phone; a page holds both and shows one.
 WIDE, NARROW = 10.4, 4.2
 MAX_MARKS = 200
+#: Room for the words over a line.
+LABEL_INCHES = 1.25
 
 
 def _figure(width: float, height: float, n_rows: int = 1, **grid: Any) -> tuple[Figure, list[Axes]]:
@@ -211,19 +213,29 @@ def _legend(ax: Axes, **place: Any) -> None:
 
 def training_curves(history: Sequence[Mapping[str, Any]], resume_steps: Sequence[int] = (), width: float = WIDE) -> str:
     """Losses and learning rate by step from rows {step, train_loss, val_loss, learning_rate}; resumes are marked."""
+    best = _best(history)
+    last = "" if best is None else f" The lowest validation loss is {best['val_loss']:.4g} at step {best['step']}."
+    resumed = f" Resumed {len(resume_steps)} times." if len(resume_steps) > 1 else " Resumed once." * len(resume_steps)
+    return _svg(
+        training_figure(history, resume_steps, width),
+        f"training-{width}",
+        f"Training and validation loss over {len(history)} records.{last}{resumed}",
+    )
+
+
+def training_figure(history: Sequence[Mapping[str, Any]], resume_steps: Sequence[int], width: float) -> Figure:
+    """The drawing of `training_curves`: a panel of losses over one of the learning rate."""
     figure, (ax, rate) = _figure(width, 3.6, 2, sharex=True, height_ratios=(3, 1))
-    for key, name, colour, style in (
-        ("train_loss", "training loss", ACCENT, "-"),
-        ("val_loss", "validation loss", ALARM, "o-"),
+    for panel, key, name, colour, style in (
+        (ax, "train_loss", "training loss", ACCENT, "o-"),
+        (ax, "val_loss", "validation loss", ALARM, "o-"),
+        (rate, "learning_rate", "learning rate", MUTED, "-"),
     ):
         points = [(row["step"], row[key]) for row in history if row.get(key) is not None]
         if points:
-            ax.plot(*zip(*points, strict=True), style, color=colour, linewidth=1.4, markersize=3.5, label=name)
-    best = min(
-        (row for row in history if row.get("val_loss") is not None),
-        key=lambda row: float(row["val_loss"]),
-        default=None,
-    )
+            size = 3.0 if len(points) <= MAX_MARKS // 2 else 0
+            panel.plot(*zip(*points, strict=True), style, color=colour, linewidth=1.4, markersize=size, label=name)
+    best = _best(history)
     if best is not None:
         ax.plot(
             best["step"],
@@ -232,20 +244,9 @@ def training_curves(history: Sequence[Mapping[str, Any]], resume_steps: Sequence
             markersize=9,
             markerfacecolor="none",
             markeredgecolor=ALARM,
-            label="best",
+            label=f"best, step {best['step']:,}",
         )
-    for step in resume_steps:
-        for panel in (ax, rate):
-            panel.axvline(
-                step,
-                color=MUTED,
-                linewidth=1,
-                linestyle=(0, (2, 2)),
-                label="resumed" if panel is ax and step == resume_steps[0] else None,
-            )
-    points = [(row["step"], row["learning_rate"]) for row in history if row.get("learning_rate") is not None]
-    if points:
-        rate.plot(*zip(*points, strict=True), color=MUTED, linewidth=1.4)
+    _mark_resumes((ax, rate), sorted(resume_steps), width)
     rate.ticklabel_format(axis="y", style="plain", useOffset=False)
     rate.yaxis.set_major_locator(MaxNLocator(2))
     rate.xaxis.set_major_locator(MaxNLocator(6, integer=True))
@@ -253,8 +254,39 @@ def training_curves(history: Sequence[Mapping[str, Any]], resume_steps: Sequence
         _legend(ax, loc="upper right")
     _label(ax, "", "loss")
     _label(rate, "step", "learning rate")
-    last = "" if best is None else f" The lowest validation loss is {best['val_loss']:.4g} at step {best['step']}."
-    return _svg(figure, f"training-{width}", f"Training and validation loss over {len(history)} records.{last}")
+    return figure
+
+
+def _best(history: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """The row of the lowest validation loss, the earlier of equals."""
+    measured = (row for row in history if row.get("val_loss") is not None)
+    return min(measured, key=lambda row: (float(row["val_loss"]), int(row["step"])), default=None)
+
+
+def _mark_resumes(panels: tuple[Axes, Axes], steps: Sequence[int], width: float) -> None:
+    """A thin line at each step, "resumed" above those lines that have room for it, with their number if it is many."""
+    for step in dict.fromkeys(steps):
+        for panel in panels:
+            panel.axvline(step, color=MUTED, linewidth=0.8, linestyle=(0, (2, 2)), gid="resumed")
+    low, high = panels[0].get_xlim()
+    room = (high - low) * LABEL_INCHES / (width * 0.8)  # the axes take about that share of the figure
+    groups: list[list[int]] = []
+    for step in steps:
+        if groups and step - groups[-1][0] < room:
+            groups[-1].append(step)
+        else:
+            groups.append([step])
+    for group in groups:
+        panels[0].annotate(
+            "resumed" if len(group) == 1 else f"resumed {len(group)} times",
+            (group[0], 1),
+            xycoords=("data", "axes fraction"),
+            xytext=(0, 3),
+            textcoords="offset points",
+            ha="center",
+            color=MUTED,
+            fontsize=8,
+        )
 
 
 def precision_recall(curves: Mapping[str, Mapping[str, Sequence[float]]], width: float = WIDE / 2) -> str:

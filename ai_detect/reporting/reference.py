@@ -8,7 +8,9 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from ai_detect.artifacts import check_array, first_problem
 from ai_detect.sequences.windowing import distinct_sequences
 from ai_detect.tables import (
     BoolArray,
@@ -59,7 +61,7 @@ def tail_probability(value: float, n: int, quantiles: Float32Array) -> float:
     """A cautious share of training values at least as large, for a value in nats; it falls on beyond the largest."""
     half, tenth, hundredth, largest = (float(quantile) for quantile in quantiles)
     if value > largest:
-        return min(0.01, 1 / (n + 1)) * float(np.exp(largest - value))
+        return min(0.01, 1 / (n + 1)) * float(np.exp(max(largest - value, -600)))  # never 0
     return 1.0 if value <= half else 0.5 if value <= tenth else 0.1 if value <= hundredth else 0.01
 
 
@@ -225,22 +227,77 @@ class ExplainContext:
     @classmethod
     def from_state(cls, values: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> ExplainContext:
         """The inverse of `state`; raises KeyError or ValueError where something is missing or does not fit."""
-        events = arrays["reference_events"]
-        check_offsets("reference_offsets", arrays["reference_offsets"], len(events))
+        try:
+            stored = _Stored.model_validate(values)
+        except ValidationError as error:
+            raise ValueError(f"the picture of normal: {first_problem(error)}") from error
+        n_known, width = stored.n_known, stored.n_known + 2
+        if unknown := arrays.keys() - set(_ARRAYS):
+            raise ValueError(f"the picture of normal has no {min(unknown)!r:.100}")
+        offsets, events = arrays["reference_offsets"], arrays["reference_events"]
+        check_array("reference_events", events, np.int32, (None,), low=0, high=n_known - 1)
+        check_offsets("reference_offsets", offsets, len(events))
+        counted: dict[str, tuple[int | None, ...]] = {
+            "reference_counts": (len(stored.reference_keys),),
+            "event_counts": (None, 3),
+            "lengths": (None, 2),
+            "pair_counts": arrays["pair_keys"].shape,
+        }
+        for name, shape in counted.items():
+            check_array(name, arrays[name], np.int64, shape, low=0, high=_MOST_COUNTED)
+        pairs = arrays["pair_keys"]
+        check_array("events of event_counts", arrays["event_counts"][:, 0], np.int64, (None,), high=n_known - 1)
+        check_array("pair_keys", pairs, np.int64, (None,), low=0, high=width**2 - 1)
+        if len(arrays["lengths"]) == 0 or (np.diff(arrays["lengths"][:, 0]) <= 0).any() or (np.diff(pairs) <= 0).any():
+            raise ValueError("the picture of normal: lengths or pair_keys do not rise")
+        gaps, surprise = (_stored_tails(kind, arrays) for kind in ("gaps", "surprise"))
+        if len(gaps.keys) and stored.gap_unit_s == 0:
+            raise ValueError("the picture of normal: gaps without a gap_unit_s")
         return cls(
-            n_known=int(values["n_known"]),
-            n_sessions=int(values["n_sessions"]),
-            gap_unit_s=float(values["gap_unit_s"]),
-            references=SequenceTable(arrays["reference_offsets"], events, _no_gaps(len(events))),
-            reference_keys=tuple(values["reference_keys"]),
+            n_known=n_known,
+            n_sessions=stored.n_sessions,
+            gap_unit_s=stored.gap_unit_s,
+            references=SequenceTable(offsets, events, _no_gaps(len(events))),
+            reference_keys=tuple(stored.reference_keys),
             reference_counts=arrays["reference_counts"],
             event_counts=arrays["event_counts"],
             lengths=arrays["lengths"],
-            pair_keys=arrays["pair_keys"],
+            pair_keys=pairs,
             pair_counts=arrays["pair_counts"],
-            gaps=TailTable(arrays["gaps_keys"], arrays["gaps_n"], arrays["gaps_quantiles"]),
-            surprise=TailTable(arrays["surprise_keys"], arrays["surprise_n"], arrays["surprise_quantiles"]),
+            gaps=gaps,
+            surprise=surprise,
         )
+
+
+class _Stored(BaseModel):
+    """The values of `ExplainContext.state`."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+    n_known: int = Field(ge=0, le=1 << 30)
+    n_sessions: int = Field(ge=1, le=1 << 40)
+    gap_unit_s: float = Field(ge=0, le=1e12)
+    reference_keys: list[str]
+
+
+_TAILS = ("keys", "n", "quantiles")
+_ARRAYS = (
+    *("reference_offsets", "reference_events", "reference_counts", "event_counts", "lengths", "pair_keys"),
+    *("pair_counts", *(f"gaps_{name}" for name in _TAILS), *(f"surprise_{name}" for name in _TAILS)),
+)
+#: Beyond any count; sums of such counts stay below 2**63.
+_MOST_COUNTED = 1 << 40
+
+
+def _stored_tails(kind: str, arrays: Mapping[str, np.ndarray]) -> TailTable:
+    keys, n, quantiles = (arrays[f"{kind}_{name}"] for name in _TAILS)
+    check_array(f"{kind}_keys", keys, np.int64, (None,))
+    check_array(f"{kind}_n", n, np.int64, keys.shape, low=1, high=_MOST_COUNTED)
+    # in nats: the exponential of such a number is finite
+    check_array(f"{kind}_quantiles", quantiles, np.float32, (*keys.shape, len(QUANTILES)), low=-700, high=700)
+    if (keys[1:] <= keys[:-1]).any() or (np.diff(quantiles, axis=1) < 0).any():
+        raise ValueError(f"the picture of normal: {kind} does not rise")
+    return TailTable(keys, n, quantiles)
 
 
 _ALL = -(2**62)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
+
+import numpy as np
 
 from ai_detect import artifacts
 from ai_detect.config import InputSettings
@@ -15,13 +18,15 @@ from ai_detect.errors import DataError
 from ai_detect.ingest.fingerprint import FileFingerprint, fingerprint_sources
 from ai_detect.ingest.log_reader import LogSource, find_sources, stored_bytes
 from ai_detect.ingest.messages import MessageReader, natural_session_field
-from ai_detect.parsing.cache import cache_key, load_events, store_events
+from ai_detect.parsing.cache import cache_key, load_entry, load_events, store_entry, store_events, string_columns
 from ai_detect.parsing.events import learn_events, match_events
 from ai_detect.parsing.template_miner import TemplateMiner
-from ai_detect.sequences.windowing import make_sessions, to_sequences
-from ai_detect.tables import EventTable, SequenceTable, SessionTable
+from ai_detect.sequences.windowing import make_sessions, say_what_is_left_out, to_sequences
+from ai_detect.tables import EventTable, SequenceTable, SessionTable, StringColumn
 
 logger = logging.getLogger(__name__)
+
+_COLUMNS = ("offsets", "rows", "event_id", "gap_s")
 
 
 class Progress(Protocol):
@@ -53,14 +58,21 @@ class ParsedLog:
 
 
 def learn_log(
-    spec: str, settings: InputSettings, cache: Path, progress: Progress | None = None
+    spec: str,
+    settings: InputSettings,
+    cache: Path,
+    progress: Progress | None = None,
+    *,
+    miner: TemplateMiner | None = None,
 ) -> tuple[ParsedLog, TemplateMiner]:
-    """Parse a training log, learning its templates; parsed again from `cache` where content and settings are the
-    same.
+    """Parse a training log, learning its templates, on from those of `miner` if one is given.
+
+    It is parsed again from `cache` where content and settings are the same.
     """
     sources = tuple(find_sources(spec))
-    fingerprints = fingerprint_sources(sources)
-    miner = TemplateMiner.from_drain_ini(settings.drain_config) if settings.drain_config else TemplateMiner()
+    fingerprints = fingerprint_sources(sources, cache)
+    if miner is None:
+        miner = TemplateMiner.from_drain_ini(settings.drain_config) if settings.drain_config else TemplateMiner()
     key = cache_key(fingerprints, settings, miner.content_hash)
     learned = cache / f"{key}.json"
     if learned.exists():
@@ -75,12 +87,13 @@ def learn_log(
             flag = f"--session_field {field}" if field else "--session_regex, if they carry the id of a request or job,"
             logger.info("lines are scored in windows; %s would score what belongs together", flag)
         events = learn_events(reader, miner)
-    store_events(cache, cache_key(fingerprints, settings, miner.content_hash), events)
+    key = cache_key(fingerprints, settings, miner.content_hash)
+    store_events(cache, key, events)
     try:
         artifacts.write_json(learned, miner.to_json())
     except OSError as error:
         logger.warning("%s: the templates could not be cached (%s)", learned, error)
-    return _grouped(sources, fingerprints, events, settings), miner
+    return ParsedLog(sources, fingerprints, events, *_grouped(events, settings, sources, cache, key)), miner
 
 
 def match_log(
@@ -97,15 +110,15 @@ def match_log(
     """
     sources, fingerprints = found or (tuple(find_sources(spec)), ())
     if cache is not None and not fingerprints:
-        fingerprints = fingerprint_sources(sources)
+        fingerprints = fingerprint_sources(sources, cache)
     key = cache_key(fingerprints, settings, miner.content_hash)
     events = load_events(cache, key) if cache is not None else None
-    if events is None:
+    if events is None or events.templates[: events.n_known] != miner.templates:  # a cache of somebody's own making
         with _reader(sources, settings, progress) as reader:
             events = match_events(reader, miner)
         if cache is not None:
             store_events(cache, key, events)
-    return _grouped(sources, fingerprints, events, settings)
+    return ParsedLog(sources, fingerprints, events, *_grouped(events, settings, sources, cache, key))
 
 
 @contextmanager
@@ -121,12 +134,36 @@ def _reader(
 
 
 def _grouped(
-    sources: tuple[LogSource, ...],
-    fingerprints: tuple[FileFingerprint, ...],
-    events: EventTable,
-    settings: InputSettings,
-) -> ParsedLog:
-    sessions = make_sessions(events, settings)
-    if len(sessions) == 0:
+    events: EventTable, settings: InputSettings, sources: Sequence[LogSource], cache: Path | None, events_key: str
+) -> tuple[SessionTable, SequenceTable]:
+    """Sessions and sequences; with a `cache`, grouped once for the same events and windows."""
+    windows = [settings.windowing, settings.window_size, settings.stride, settings.window_seconds]
+    entry = None if cache is None else cache / artifacts.sha256_json([events_key, windows])
+    grouped = None if entry is None else load_entry(entry, "sessions", _COLUMNS, partial(_stored_groups, events))
+    if grouped is None:
+        sessions = make_sessions(events, settings)
+        grouped = sessions, to_sequences(events, sessions)
+        if entry is not None:
+            _store_groups(entry, *grouped)
+    say_what_is_left_out(events, grouped[0], settings)
+    if len(grouped[0]) == 0:
         raise DataError(f"{sources[0].path}: no session in {len(events)} messages")
-    return ParsedLog(sources, fingerprints, events, sessions, to_sequences(events, sessions))
+    return grouped
+
+
+def _store_groups(entry: Path, sessions: SessionTable, sequences: SequenceTable) -> None:
+    columns = string_columns(sessions.keys)
+    columns |= {"offsets": sessions.offsets, "rows": sessions.rows}
+    columns |= {"event_id": sequences.event_id, "gap_s": sequences.gap_s}
+    store_entry(entry, "sessions", columns, {})
+
+
+def _stored_groups(
+    events: EventTable, columns: Mapping[str, np.ndarray], keys: StringColumn, meta: Mapping[str, Any]
+) -> tuple[SessionTable, SequenceTable]:
+    """What `_store_groups` stored; raises ValueError where it does not fit the events."""
+    # plain views: a slice of a memmap costs several times as much, and there is one for each session
+    offsets, rows, event_id, gap_s = (np.asarray(columns[name]) for name in _COLUMNS)
+    artifacts.check_array("rows", rows, np.int64, (None,), low=0, high=len(events) - 1)
+    artifacts.check_array("event_id", event_id, np.int32, (len(rows),), low=0, high=len(events.templates) - 1)
+    return SessionTable(keys, offsets, rows), SequenceTable(offsets, event_id, gap_s)

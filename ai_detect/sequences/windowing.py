@@ -34,6 +34,19 @@ def make_sessions(events: EventTable, settings: InputSettings) -> SessionTable:
     return _by_count(events, size, stride)
 
 
+def say_what_is_left_out(events: EventTable, sessions: SessionTable, settings: InputSettings) -> None:
+    """Log where there are messages that no session holds."""
+    if settings.windowing == "session" and len(sessions.rows) < len(events):
+        n_left = len(events) - len(sessions.rows)
+        logger.info("%d of %d messages have no session key and are left out", n_left, len(events))
+    if settings.windowing == "sliding" and (settings.stride or 0) > settings.window_size:
+        logger.warning(
+            "--stride %d is larger than --window_size %d: the lines between windows are left out",
+            settings.stride,
+            settings.window_size,
+        )
+
+
 def to_sequences(events: EventTable, sessions: SessionTable) -> SequenceTable:
     """Event ids of every session and seconds since the event before it; a clock that steps back counts as 0 s."""
     times = events.timestamp[sessions.rows]
@@ -71,6 +84,8 @@ def split_tail(events: EventTable, sessions: SessionTable, ratio: float) -> tupl
     order = np.argsort(first_rows, kind="stable") if np.any(times == NO_TIME) else np.lexsort((first_rows, times))
     n_tail = min(max(round(len(order) * ratio), 1), len(order) - 1) if ratio > 0 and len(order) else 0
     head, tail = order[: len(order) - n_tail], order[len(order) - n_tail :]
+    if len(sessions.rows) <= len(events):  # windows that overlap hold every event, and some twice
+        return head, tail
     in_head = np.zeros(len(sessions), np.bool_)
     in_head[head] = True
     row_in_head = np.zeros(len(events), np.bool_)
@@ -81,8 +96,6 @@ def split_tail(events: EventTable, sessions: SessionTable, ratio: float) -> tupl
 
 def _by_key(events: EventTable) -> SessionTable:
     rows = np.flatnonzero(events.session_id != NO_SESSION)
-    if len(rows) < len(events):
-        logger.info("%d of %d messages have no session key and are left out", len(events) - len(rows), len(events))
     keys, first, key_of_row = np.unique(events.session_id[rows], return_index=True, return_inverse=True)
     by_appearance = np.argsort(first)
     return _sessions(
@@ -121,10 +134,6 @@ def _sessions(keys: list[str], rows: Int64Array, session_of_row: Int64Array, n_s
 
 
 def _by_count(events: EventTable, size: int, stride: int) -> SessionTable:
-    if stride > size:
-        logger.warning(
-            "--stride %d is larger than --window_size %d: the lines between windows are left out", stride, size
-        )
     bounds = [source.first_event for source in events.sources] + [len(events)]
     last_line = np.append(events.line[1:] - 1, 0).astype(np.int64)
     keys: list[str] = []

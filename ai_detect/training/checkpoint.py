@@ -19,7 +19,14 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
-from ai_detect.artifacts import atomic_directory, fsync_directory, sha256_json
+from ai_detect.artifacts import (
+    MAX_BYTES,
+    MAX_JSON_BYTES,
+    atomic_directory,
+    fsync_directory,
+    read_file,
+    sha256_json,
+)
 from ai_detect.errors import CheckpointError
 from ai_detect.training.epochs import Phase
 from ai_detect.training.parts import (
@@ -36,9 +43,9 @@ logger = logging.getLogger(__name__)
 
 FORMAT_VERSION: Literal[1] = 1
 MANIFEST = "manifest.json"
+OPTIMIZER = "optimizer.pt"
 #: Every part, in the order in which it is written.
-PARTS = ("config.json", "templates.json", "model.safetensors", "optimizer.pt", "trainer_state.json")
-MAX_MANIFEST_BYTES = 64 << 20
+PARTS = ("config.json", "templates.json", "model.safetensors", OPTIMIZER, "trainer_state.json")
 
 
 class Part(BaseModel):
@@ -149,8 +156,11 @@ def _write_durable(path: Path, content: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def read_checkpoint(path: Path) -> Checkpoint:
-    """The quick check: manifest, version, names and sizes; raises CheckpointError with the reason."""
+def read_checkpoint(path: Path, *, allow_missing: bool = False) -> Checkpoint:
+    """The quick check: manifest, version, names and sizes; raises CheckpointError with the reason.
+
+    With `allow_missing`, a checkpoint whose optimizer.pt is gone has the parts that are left.
+    """
     try:
         if not stat.S_ISDIR(path.lstat().st_mode):
             raise CheckpointError(f"{path} is not a directory")
@@ -180,6 +190,9 @@ def read_checkpoint(path: Path) -> Checkpoint:
         raise CheckpointError(f"{path} holds step {manifest.step}, not what its name says")
     if tuple(part.name for part in manifest.parts) != PARTS:
         raise CheckpointError(f"{path / MANIFEST} does not list exactly {', '.join(PARTS)}")
+    if allow_missing and not os.path.lexists(path / OPTIMIZER):
+        logger.warning("%s is missing: the optimizer's averages start from nothing", path / OPTIMIZER)
+        manifest = manifest.model_copy(update={"parts": [part for part in manifest.parts if part.name != OPTIMIZER]})
     for part in manifest.parts:
         _check_size(path / part.name, part.size)
     return Checkpoint(path, manifest, str(own_hash))
@@ -208,7 +221,7 @@ def load_checkpoint(checkpoint: Checkpoint) -> LoadedCheckpoint:
         config=decode_object(path / "config.json", contents["config.json"]),
         templates=decode_object(path / "templates.json", contents["templates.json"]),
         model_state=decode_model(path / "model.safetensors", contents["model.safetensors"]),
-        optimizer_state=decode_optimizer(path / "optimizer.pt", contents["optimizer.pt"]),
+        optimizer_state=decode_optimizer(path / OPTIMIZER, contents[OPTIMIZER]) if OPTIMIZER in contents else {},
         trainer_state=state,
     )
 
@@ -217,7 +230,8 @@ def _check_size(path: Path, size: int) -> None:
     try:
         found = path.lstat()
     except OSError as error:
-        raise CheckpointError(f"{path} is missing") from error
+        hint = "; --checkpoint_path and --allow_missing go on without it" if path.name == OPTIMIZER else ""
+        raise CheckpointError(f"{path} is missing{hint}") from error
     if not stat.S_ISREG(found.st_mode):
         raise CheckpointError(f"{path} is not a plain file")
     if found.st_size != size:
@@ -225,16 +239,11 @@ def _check_size(path: Path, size: int) -> None:
 
 
 def _read_part(path: Path, size: int | None) -> bytes:
-    """Read a plain file of a known size (None: of at most a manifest's), never through a link."""
+    """Read a plain file of a known size (None: a manifest's)."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-        with open(descriptor, "rb") as file:
-            found = os.fstat(descriptor)
-            if not stat.S_ISREG(found.st_mode):
-                raise CheckpointError(f"{path} is not a plain file")
-            limit = MAX_MANIFEST_BYTES if size is None else size
-            if found.st_size > limit or (size is not None and found.st_size != size):
-                raise CheckpointError(f"{path} has {found.st_size} bytes, expected {limit}")
-            return file.read(limit + 1)
+        content = read_file(path, MAX_JSON_BYTES if path.suffix == ".json" else MAX_BYTES)
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read ({error.strerror})") from error
+    if size is not None and len(content) != size:
+        raise CheckpointError(f"{path} has {len(content)} bytes, {MANIFEST} says {size}")
+    return content

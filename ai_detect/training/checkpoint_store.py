@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ai_detect.errors import CheckpointError, ConfigError
-from ai_detect.training.checkpoint import Checkpoint, LoadedCheckpoint, load_checkpoint, read_checkpoint
+from ai_detect.training.checkpoint import MANIFEST, Checkpoint, LoadedCheckpoint, load_checkpoint, read_checkpoint
 
 logger = logging.getLogger(__name__)
 
@@ -116,13 +116,16 @@ def best_checkpoint(checkpoint_dir: Path) -> LoadedCheckpoint:
     return loaded
 
 
-def given_checkpoint(path: Path) -> LoadedCheckpoint:
-    """Exactly this checkpoint; raises CheckpointError naming what is wrong and the nearest valid one."""
+def given_checkpoint(path: Path, *, allow_missing: bool = False) -> LoadedCheckpoint:
+    """Exactly this checkpoint; raises CheckpointError naming what is wrong and the nearest valid one.
+
+    With `allow_missing` its optimizer.pt may be gone: the state of the optimizer is empty then.
+    """
     path = path.resolve() if path.is_symlink() else path
     try:
         if not path.exists():
             raise CheckpointError(f"{path} does not exist")
-        if (path / "model.safetensors").exists() and not (path / "optimizer.pt").exists():
+        if (path / "model.safetensors").exists() and not (path / MANIFEST).exists():
             raise CheckpointError(
                 f"{path} holds weights without the state of training, as a finished model does: no resume from it"
             )
@@ -130,7 +133,7 @@ def given_checkpoint(path: Path) -> LoadedCheckpoint:
             raise CheckpointError(f"{path} is a folder of checkpoints, not one of them")
         if path.name.startswith("."):
             raise CheckpointError(f"{path} was never completed")
-        return load_checkpoint(read_checkpoint(path))
+        return load_checkpoint(read_checkpoint(path, allow_missing=allow_missing))
     except CheckpointError as error:
         raise CheckpointError(f"{error}; {_nearest(path)}") from error
 

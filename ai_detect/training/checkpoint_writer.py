@@ -1,21 +1,22 @@
-"""Saving during a run: a disk that refuses costs a warning and a later attempt, not the run."""
+"""Saving during a run, beside the training: a disk that refuses costs a warning and a later attempt, not the run."""
 
 from __future__ import annotations
 
 import logging
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-from torch import nn
+from torch import Tensor, nn
 
 from ai_detect.config import TrainingSettings
 from ai_detect.errors import CheckpointError, ConfigError
 from ai_detect.training.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from ai_detect.training.checkpoint_store import branch, make_way, prune_checkpoints
 from ai_detect.training.optimizer import AdamW
-from ai_detect.training.parts import encode_model, encode_optimizer
+from ai_detect.training.parts import OptimizerState, copy_weights, encode_model, encode_optimizer
 from ai_detect.training.state import TrainerState
 
 logger = logging.getLogger(__name__)
@@ -27,15 +28,26 @@ MAX_RETRY_STEPS = 1024
 class CheckpointWriter:
     """Saves one run's checkpoints, moves left-behind branches aside, prunes; remembers whether the disk refused.
 
-    `fixed_parts` are the parts that do not change while training: config.json and templates.json.
+    The state is copied in memory by the caller's thread; hashing and writing are done by another, one checkpoint at a
+    time. `fixed_parts` are the parts that do not change while training: config.json and templates.json. `flush` makes
+    the metrics durable; it is called by the other thread before each checkpoint.
     """
 
-    def __init__(self, checkpoint_dir: Path, settings: TrainingSettings, fixed_parts: Mapping[str, bytes]) -> None:
+    def __init__(
+        self,
+        checkpoint_dir: Path,
+        settings: TrainingSettings,
+        fixed_parts: Mapping[str, bytes],
+        flush: Callable[[], None] = lambda: None,
+    ) -> None:
         self.last_saved: Checkpoint | None = None
         self.failure: OSError | None = None
         self._checkpoint_dir = checkpoint_dir
         self._settings = settings
         self._fixed_parts = fixed_parts
+        self._flush = flush
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
+        self._under_way: tuple[int, Future[Checkpoint]] | None = None
         self._retry_step = 0
         self._retry_wait = 1
 
@@ -43,35 +55,61 @@ class CheckpointWriter:
         """Whether a save was refused and it is time for another attempt."""
         return self.failure is not None and step >= self._retry_step
 
-    def save(self, state: TrainerState, model: nn.Module, optimizer: AdamW) -> bool:
-        """Save, then branch and prune; False where the disk refused (nothing on disk has changed then)."""
-        parts = {
-            **self._fixed_parts,
-            "model.safetensors": encode_model(model),
-            "optimizer.pt": encode_optimizer(optimizer.state()),
-        }
+    def start(self, state: TrainerState, model: nn.Module, optimizer: AdamW) -> None:
+        """Copy all there is to save and begin to save it; a save still under way must have been collected."""
+        assert self._under_way is None
+        self.failure = None
+        copied = state.model_copy(deep=True)
+        job = self._thread.submit(self._save, copied, copy_weights(model), optimizer.state(), self.last_saved is None)
+        self._under_way = (state.step, job)
+
+    def collect(self, *, wait: bool) -> bool | None:
+        """Whether the save under way succeeded; None where there is none or, unless `wait`, it is not done.
+
+        Raises TrainingError where the weights were not finite.
+        """
+        if self._under_way is None or not (wait or self._under_way[1].done()):
+            return None
+        saved_step, job = self._under_way
+        self._under_way = None
         try:
-            saved = write_checkpoint(self._checkpoint_dir, state, parts, self._place_for_other(state))
+            self.last_saved = job.result()
         except OSError as error:
             self.failure = error
-            self._retry_step = state.step + self._retry_wait
+            self._retry_step = saved_step + self._retry_wait
             self._retry_wait = min(2 * self._retry_wait, MAX_RETRY_STEPS)
             logger.warning(
                 "checkpoint-%d cannot be saved (%s); training goes on, next attempt by step %d",
-                state.step,
+                saved_step,
                 error,
                 self._retry_step,
             )
             return False
-        first_of_segment, self.last_saved = self.last_saved is None, saved
         self.failure, self._retry_wait = None, 1
+        return True
+
+    def close(self) -> None:
+        """Wait for a save under way, whatever became of it."""
+        self._thread.shutdown(wait=True)
+
+    def _save(
+        self, state: TrainerState, weights: Mapping[str, Tensor], optimizer_state: OptimizerState, is_first: bool
+    ) -> Checkpoint:
+        """Save, then branch and prune; raises OSError where the disk refused (nothing on disk has changed then)."""
+        self._flush()
+        parts = {
+            **self._fixed_parts,
+            "model.safetensors": encode_model(weights),
+            "optimizer.pt": encode_optimizer(optimizer_state),
+        }
+        saved = write_checkpoint(self._checkpoint_dir, state, parts, self._place_for_other(state))
         shown = "" if state.val_loss is None else f", validation loss {state.val_loss:.6g}"
         logger.info("saved %s (epoch %s%s)", saved.path, state.position, shown)
         try:
-            self._tidy(state, first_of_segment)
+            self._tidy(state, is_first)
         except OSError as error:
             logger.warning("old checkpoints cannot be moved or deleted (%s); they stay", error)
-        return True
+        return saved
 
     def _place_for_other(self, state: TrainerState) -> Path | None:
         """Where a directory of the new one's name goes, None where it is this segment's own or the one resumed from."""

@@ -10,11 +10,16 @@ from ai_detect.ingest.fingerprint import FileFingerprint, prefix_sha256
 from ai_detect.ingest.log_reader import LogSource
 
 
+def is_same_data(stored: Sequence[Mapping[str, Any]], found: Sequence[FileFingerprint]) -> bool:
+    """Whether the content is the same; paths do not matter."""
+    return [item["sha256"] for item in stored] == [item.sha256 for item in found]
+
+
 def check_same_data(
     stored: Sequence[Mapping[str, Any]], found: Sequence[FileFingerprint], sources: Sequence[LogSource], spec: str
 ) -> None:
     """Raise ConfigError with both fingerprints unless the content is the same; paths do not matter."""
-    if [item["sha256"] for item in stored] == [item.sha256 for item in found]:
+    if is_same_data(stored, found):
         return
     for old, new, source in zip(stored, found, sources, strict=False):
         if old["sha256"] != new.sha256:
@@ -25,11 +30,10 @@ def check_same_data(
                 f"--train_file {spec}: {new.path} ({new.n_bytes:,} bytes, sha256 {new.sha256[:12]}) is not "
                 f"the training log of the "
                 f"checkpoint ({old['path']}, {old['n_bytes']:,} bytes, sha256 "
-                f"{old['sha256'][:12]}){grown}; give that log, or train "
-                "anew in another --checkpoint_dir"
+                f"{old['sha256'][:12]}){grown}; give that log, fine-tune "
+                "on this one with --new_data, or train anew in another --checkpoint_dir"
             )
     raise ConfigError(
         f"--train_file {spec}: {len(found)} files, the checkpoint was trained on {len(stored)}; give the "
-        f"same files, or train anew "
-        "in another --checkpoint_dir"
+        f"same files, fine-tune on these with --new_data, or train anew in another --checkpoint_dir"
     )

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import os
+
 import torch
 
 from ai_detect.errors import ConfigError
 
 
-def choose_device(setting: str) -> torch.device:
-    """The device that `--device` names; `auto` is the first GPU, else the CPU.
+def choose_device(setting: str, *, deterministic: bool = False) -> torch.device:
+    """The device that `--device` names; `auto` is a GPU, of several processes on a machine each its own, else the CPU.
 
-    Raises ConfigError where there is none such.
+    With `deterministic`, operations whose result differs from run to run are replaced by slower ones. Raises
+    ConfigError where there is no such device.
     """
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS is first used
+        torch.use_deterministic_algorithms(True)
     if setting == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        setting = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(setting)
     except RuntimeError as error:
@@ -22,4 +28,6 @@ def choose_device(setting: str) -> torch.device:
         raise ConfigError(f"--device {setting}: not supported; use auto, cpu, cuda or cuda:N")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ConfigError(f"--device {setting}: {torch.cuda.device_count()} CUDA devices here; use auto or cpu")
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
     return device

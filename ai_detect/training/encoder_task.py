@@ -10,6 +10,7 @@ from ai_detect.config import RunSettings
 from ai_detect.encoder.batches import make_batch
 from ai_detect.encoder.losses import training_loss
 from ai_detect.encoder.model import SessionEncoder
+from ai_detect.process_group import ALONE, ProcessGroup
 from ai_detect.tables import Int64Array, SequenceTable
 
 #: Sessions of a validation batch (its contrastive loss depends on how many there are) and at most in all.
@@ -21,19 +22,23 @@ class EncoderTask:
     """A `TrainingTask`: losses of the encoder on training sessions and, where there are any, validation sessions."""
 
     def __init__(
-        self, model: SessionEncoder, train: SequenceTable, validation: SequenceTable | None, settings: RunSettings
+        self,
+        model: SessionEncoder,
+        train: SequenceTable,
+        validation: SequenceTable | None,
+        settings: RunSettings,
+        group: ProcessGroup = ALONE,
     ) -> None:
         self.model = model
+        self.group = group
         self.n_samples = len(train)
         self._train = train
         self._validation = None if validation is None else _known_events(validation, model.n_events)
         self._settings = settings
 
     def training_loss(self, indices: Int64Array, epoch: int) -> tuple[Tensor, dict[str, float]]:
-        """Mean loss of these training sessions; a function of weights, indices, epoch and the dropout generator
-        alone.
-        """
-        return self._loss(self._train, indices, epoch)
+        """This process's share of the mean loss of these sessions: a function of weights, indices and epoch."""
+        return self._loss(self._train, self.group.share(indices), epoch, self.group)
 
     def validation_loss(self) -> float | None:
         """Mean loss of the validation sessions (evenly spaced ones of a large set), None without any; the same
@@ -46,16 +51,20 @@ class EncoderTask:
         was_training = self.model.training
         self.model.eval()
         try:
-            total = 0.0
+            batches = np.split(chosen, range(_VALIDATION_BATCH, len(chosen), _VALIDATION_BATCH))
+            totals = torch.zeros(len(batches), dtype=torch.float64)
             with torch.no_grad():
-                for start in range(0, len(chosen), _VALIDATION_BATCH):
-                    indices = chosen[start : start + _VALIDATION_BATCH]
-                    total += float(self._loss(self._validation, indices, 0)[0]) * len(indices)
+                for at in self.group.share(np.arange(len(batches))).tolist():
+                    loss, _ = self._loss(self._validation, batches[at], 0, ALONE)
+                    totals[at] = float(loss) * len(batches[at])
         finally:
             self.model.train(was_training)
-        return total / len(chosen)
+        # Each number comes from one process and all are added in one order: so the loss does not depend on how many.
+        return float(self.group.total(totals).sum()) / len(chosen)
 
-    def _loss(self, sequences: SequenceTable, indices: Int64Array, epoch: int) -> tuple[Tensor, dict[str, float]]:
+    def _loss(
+        self, sequences: SequenceTable, indices: Int64Array, epoch: int, group: ProcessGroup
+    ) -> tuple[Tensor, dict[str, float]]:
         settings = self._settings
         contrastive = not settings.not_use_contrastive
         batch = make_batch(
@@ -68,7 +77,7 @@ class EncoderTask:
             contrastive=contrastive,
             augmentation=not settings.not_use_augmentation,
         )
-        return training_loss(self.model, batch, contrastive=contrastive)
+        return training_loss(self.model, batch, contrastive=contrastive, group=group)
 
 
 def _known_events(sequences: SequenceTable, n_events: int) -> SequenceTable:

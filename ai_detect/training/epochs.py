@@ -30,6 +30,12 @@ def plan_fresh(num_epochs: int | None) -> EpochPlan:
     return EpochPlan(DEFAULT_EPOCHS, "train", f"default: {DEFAULT_EPOCHS} epochs")
 
 
+def plan_fine_tuning(num_epochs: int | None, total_epochs: int | None) -> EpochPlan:
+    """The plan of a run that goes on with other data, where it begins at epoch 0."""
+    target = num_epochs or total_epochs or FURTHER_EPOCHS
+    return EpochPlan(target, "train", f"--new_data: {target} epochs on the new log")
+
+
 def plan_epochs(
     epoch: int, planned_epochs: int, phase: Phase, *, num_epochs: int | None = None, total_epochs: int | None = None
 ) -> EpochPlan:

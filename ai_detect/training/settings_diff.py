@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import logging
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ai_detect.config import OnResume, RunSettings, on_resume
 from ai_detect.errors import ConfigError
+from ai_detect.training.state import versions
+
+logger = logging.getLogger(__name__)
 
 #: Refused settings that --force overrides.
 FORCEABLE = ("seed", "eval_ratio")
+#: What a difference means, in the order in which they are shown.
+EFFECTS: dict[OnResume, str] = {
+    "harmless": "harmless",
+    "warn": "allowed, recorded: results may differ",
+    "refuse": "refused: would be another model",
+}
+#: Characters of a value in the table.
+MAX_SHOWN = 41
 
 
 @dataclass(frozen=True)
@@ -29,7 +41,7 @@ def resumed_settings(
     """The stored settings with every typed one applied, and the differences; `--num_epochs` is a plan, not a
     difference.
 
-    Raises ConfigError with both values of every setting that would make it another model.
+    Raises ConfigError with both values of every setting that would make it another model, all differences told before.
     """
     old, new = stored.model_dump(mode="json"), command.model_dump(mode="json")
     differences = []
@@ -44,6 +56,7 @@ def resumed_settings(
         differences.append(Difference(name, old[name], new[name], effect))
     refused = [difference for difference in differences if difference.effect == "refuse"]
     if refused:
+        logger.info("what differs from the checkpoint:\n%s", difference_table(differences))
         shown = "; ".join(f"--{item.name} {item.command} (checkpoint: {item.checkpoint})" for item in refused)
         remedy = (
             "--force overrides it"
@@ -55,13 +68,32 @@ def resumed_settings(
     return RunSettings(**merged), differences
 
 
+def software_differences(stored: Mapping[str, str], machine: Mapping[str, str]) -> list[Difference]:
+    """Software and machine where they are not the checkpoint's: the last bits may differ then."""
+    present = {**versions(), **machine}
+    return [
+        Difference(name, old, present.get(name), "warn") for name, old in stored.items() if present.get(name) != old
+    ]
+
+
 def difference_table(differences: Sequence[Difference]) -> str:
-    """The differences as text for people, one row each."""
-    effects = {"harmless": "applied", "warn": "applied; recorded", "refuse": "refused"}
-    rows = [("setting", "checkpoint", "command", "effect")] + [
-        (item.name, str(item.checkpoint), str(item.command), effects[item.effect]) for item in differences
+    """The differences as aligned text for people, one row each, what is refused last; long values are cut."""
+    rows = [("what", "checkpoint", "command", "")] + [
+        (item.name, _shown(item.checkpoint), _shown(item.command), EFFECTS[item.effect])
+        for item in sorted(differences, key=lambda item: list(EFFECTS).index(item.effect))
     ]
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     return "\n".join(
         "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
     )
+
+
+def _shown(value: Any) -> str:
+    """A value in at most MAX_SHOWN characters of one line; both ends are kept, as the end of a path tells most."""
+    if value is None:
+        return "not set"
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    text = value if isinstance(value, str) and value.isprintable() else repr(value)
+    half = (MAX_SHOWN - 1) // 2
+    return text if len(text) <= MAX_SHOWN else f"{text[:half]}…{text[-half:]}"

@@ -11,6 +11,7 @@ from datetime import datetime, timezone
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -137,9 +138,15 @@ def _place(location: tuple[int | str, ...]) -> str:
 
 
 def new_state(
-    settings: TrainingSettings, plan: EpochPlan, n_samples: int, *, eval_id: str | None, provenance: Mapping[str, Any]
+    settings: TrainingSettings,
+    plan: EpochPlan,
+    n_samples: int,
+    *,
+    eval_id: str | None,
+    provenance: Mapping[str, Any],
+    machine: Mapping[str, str] = MappingProxyType({}),
 ) -> TrainerState:
-    """The state of a run that has not begun."""
+    """The state of a run that has not begun; `machine` is what exactness depends on beside the software."""
     end = plan.target_epochs * n_samples
     return TrainerState(
         run_id=uuid.uuid4().hex[:16],
@@ -164,7 +171,7 @@ def new_state(
         early_stopping=EarlyStopping(patience=patience(settings)),
         timestamp=now(),
         provenance=dict(provenance),
-        versions=versions(),
+        versions={**versions(), **machine},
         trackers={},
         lineage=[
             Segment(
@@ -189,6 +196,7 @@ def resumed_state(
     eval_id: str | None,
     provenance: Mapping[str, Any],
     overrides: Mapping[str, Any],
+    machine: Mapping[str, str] = MappingProxyType({}),
     lr_policy: LrPolicy = "continue",
     force: bool = False,
 ) -> TrainerState:
@@ -203,10 +211,6 @@ def resumed_state(
             f"the training samples do not come in the checkpoint's order ({n_samples} samples, seed {settings.seed}; "
             f"the checkpoint has {state.n_samples}, seed {state.seed}): give the same log, split and seed, or --force"
         )
-    if changed := [
-        f"{name} {old} -> {versions().get(name)}" for name, old in state.versions.items() if versions().get(name) != old
-    ]:
-        logger.warning("software changed since the checkpoint, exactness is not claimed: %s", ", ".join(changed))
     if state.early_stopping.stopped and plan.action == "train":
         logger.info(
             "the run had stopped early: %s; it goes on, patience starts again", state.early_stopping.stop_reason
@@ -238,9 +242,35 @@ def resumed_state(
             "val_loss": state.val_loss if eval_id == state.eval_id else None,
             "early_stopping": early,
             "provenance": dict(provenance),
-            "versions": versions(),
+            "versions": {**versions(), **machine},
             "lineage": [*state.lineage, _new_segment(segment, state, checkpoint_hash, plan, overrides)],
         },
+    )
+
+
+def fine_tuned_state(
+    state: TrainerState,
+    checkpoint_hash: str,
+    settings: TrainingSettings,
+    plan: EpochPlan,
+    n_samples: int,
+    *,
+    segment: int,
+    eval_id: str | None,
+    provenance: Mapping[str, Any],
+    overrides: Mapping[str, Any],
+    machine: Mapping[str, str],
+) -> TrainerState:
+    """The state that begins with a checkpoint's weights on other data: epochs, schedule and patience start anew, steps
+    and history go on.
+    """
+    fresh = new_state(settings, plan, n_samples, eval_id=eval_id, provenance=provenance, machine=machine)
+    kept = ("run_id", "step", "loss_steps", "train_losses", "val_losses", "learning_rates", "trackers")
+    return fresh.model_copy(
+        update={
+            **{name: getattr(state.model_copy(deep=True), name) for name in kept},
+            "lineage": [*state.lineage, _new_segment(segment, state, checkpoint_hash, plan, overrides)],
+        }
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from ai_detect.config import TrainingSettings
 from ai_detect.errors import Interrupted, TrainingError
+from ai_detect.process_group import ProcessGroup
 from ai_detect.tables import Int64Array
 from ai_detect.training.checkpoint import LoadedCheckpoint
 from ai_detect.training.checkpoint_store import scan_checkpoints, sweep_stale
@@ -44,14 +45,18 @@ class TrainingTask(Protocol):
     def n_samples(self) -> int:
         """Number of training samples."""
 
+    @property
+    def group(self) -> ProcessGroup:
+        """The processes that share each batch."""
+
     def training_loss(self, indices: Int64Array, epoch: int) -> tuple[Tensor, dict[str, float]]:
-        """Mean loss over these samples and its parts: a function of weights, indices, epoch and torch's generators."""
+        """Mean loss over these samples and its parts: a function of weights, indices, epoch and torch's generators.
+
+        Of several processes each returns its share, and the sum is the mean.
+        """
 
     def validation_loss(self) -> float | None:
-        """Loss on the evaluation data, a function of the weights; None without such data.
-
-        May poll for signals and raise Interrupted: the state before the evaluation is saved then.
-        """
+        """Loss on the evaluation data, a function of the weights, equal in all processes; None without such data."""
 
 
 def _never() -> None:
@@ -74,18 +79,64 @@ def train(
     should_stop: Callable[[], int | None] = _never,
     take_save_request: Callable[[], bool] = _no_request,
     on_step: Callable[[TrainerState, Mapping[str, float]], None] | None = None,
+    last_step: int | None = None,
 ) -> TrainerState:
-    """Train from `state` to its planned epochs or an early stop, with a checkpoint at each evaluation and at the end.
+    """Train from `state` to its planned epochs, an early stop or `last_step`, with a checkpoint at each evaluation.
 
     With `resumed`, weights and optimizer are taken from that checkpoint (not for other data: there the caller gives the
     model its weights and the optimizer starts anew). `should_stop` gives the number of a signal that asks to stop.
-    Raises Interrupted after such a signal, its state saved; TrainingError where the loss or a gradient is not finite or
-    the last state cannot be saved; CheckpointError where `resumed` does not fit the model.
+    Several processes (`task.group`) take the same steps; the first writes all files. Raises Interrupted after such a
+    signal, its state saved; TrainingError where the loss or a gradient is not finite, memory does not suffice, the last
+    state cannot be saved or another process has ended; CheckpointError where `resumed` does not fit the model.
     """
     optimizer = AdamW(task.model, settings.weight_decay)
     if resumed is not None:
         load_weights(task.model, resumed.model_state, resumed.checkpoint.path)
         optimizer.load(resumed.optimizer_state, resumed.checkpoint.path)
+    trackers: list[Tracker] = []
+    writer = None
+    if task.group.is_first:
+        trackers, writer = _open_files(task, state, settings, checkpoint_dir, config, templates)
+    run = _Run(task, state, settings, optimizer, writer, trackers, last_step)
+    try:
+        while True:
+            stop, save_requested = task.group.largest(should_stop() or 0, int(take_save_request()))
+            if stop:
+                raise Interrupted("", stop)
+            run.collect(wait=False)
+            if state.evaluation_due:
+                run.evaluate()
+                run.save()
+            elif save_requested or run.retry_due:
+                run.save()
+            if run.is_finished:
+                break
+            values = run.step()
+            if on_step is not None:
+                on_step(state, values)
+        run.finish()
+    except Interrupted as stopped:
+        number = stopped.exit_code - 128
+        where = run.save_for_later()
+        task.group.raise_together(None)  # torchrun ends the others when one has ended: not before the save
+        raise Interrupted(f"stopped by {signal.Signals(number).name} at {where}", number) from None
+    finally:
+        if writer is not None:
+            writer.close()
+        for tracker in trackers:
+            tracker.close()
+    return state
+
+
+def _open_files(
+    task: TrainingTask,
+    state: TrainerState,
+    settings: TrainingSettings,
+    checkpoint_dir: Path,
+    config: Mapping[str, Any],
+    templates: Mapping[str, Any],
+) -> tuple[list[Tracker], CheckpointWriter]:
+    """Trackers and writer of a run that goes on from `state`, in a folder swept of what killed processes left."""
     fixed_parts = {"config.json": encode_json(config), "templates.json": encode_json(templates)}
     n_bytes = sum(map(len, fixed_parts.values())) + 3 * sum(t.nbytes for t in task.model.state_dict().values())
     check_room(checkpoint_dir, n_bytes, settings.save_total_limit + settings.keep_best)
@@ -95,29 +146,15 @@ def train(
     trackers = open_trackers(
         checkpoint_dir, state, settings.report_to, _numbers(settings.model_dump()), branched=branched
     )
-    run = _Run(task, state, settings, optimizer, CheckpointWriter(checkpoint_dir, settings, fixed_parts), trackers)
-    try:
-        while True:
-            if (number := should_stop()) is not None:
-                raise Interrupted("", number)
-            if state.evaluation_due:
-                run.evaluate()
-                run.save()
-            if run.is_finished:
-                break
-            values = run.step()
-            if on_step is not None:
-                on_step(state, values)
-            if take_save_request() or (run.writer.retry_due(state.step) and not state.evaluation_due):
-                run.save()
-        run.finish()
-    except Interrupted as stop:
-        name = signal.Signals(stop.exit_code - 128).name
-        raise Interrupted(f"stopped by {name} at {run.save_for_later()}", stop.exit_code - 128) from None
-    finally:
-        for tracker in trackers:
-            tracker.close()
-    return state
+    return trackers, CheckpointWriter(checkpoint_dir, settings, fixed_parts, lambda: _tell(trackers, "flush"))
+
+
+def _tell(trackers: Sequence[Tracker], event: Literal["flush", "committed"]) -> None:
+    for tracker in trackers:
+        try:
+            tracker.flush() if event == "flush" else tracker.committed()
+        except OSError as error:
+            logger.warning("metrics cannot be written (%s); training goes on", error)
 
 
 def _numbers(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -133,14 +170,17 @@ class _Run:
     state: TrainerState
     settings: TrainingSettings
     optimizer: AdamW
-    writer: CheckpointWriter
+    writer: CheckpointWriter | None  # of the first process
     trackers: list[Tracker]
+    last_step: int | None
     order: Int64Array | None = None  # of state.epoch
     unsaved: bool = False
 
     @property
     def is_finished(self) -> bool:
-        return self.state.early_stopping.stopped or self.state.epoch >= self.state.planned_epochs
+        state = self.state
+        at_last_step = self.last_step is not None and state.step >= self.last_step
+        return state.early_stopping.stopped or state.epoch >= state.planned_epochs or at_last_step
 
     def step(self) -> dict[str, float]:
         """One optimizer step; it ends with the epoch where fewer samples are left than a step takes."""
@@ -152,7 +192,9 @@ class _Run:
         rate = settings.learning_rate * state.schedule.factor(state.samples + len(batch))
         model.train()
         self.optimizer.zero_grad()
-        loss, parts = self._backward(batch, rate)
+        loss, parts = self._backward(batch)
+        if not math.isfinite(loss):
+            raise self._not_finite(f"the loss became {loss}", rate)
         norm = float(nn.utils.clip_grad_norm_(model.parameters(), settings.max_grad_norm))
         if not math.isfinite(norm):
             raise self._not_finite(f"the gradient's norm became {norm}", rate)
@@ -163,22 +205,25 @@ class _Run:
         self._log(values)
         return values
 
-    def _backward(self, batch: Int64Array, rate: float) -> tuple[float, dict[str, float]]:
+    def _backward(self, batch: Int64Array) -> tuple[float, dict[str, float]]:
         """Accumulate the gradient of the mean over the batch's samples, in pieces of at most batch_size."""
-        total, total_parts = 0.0, dict[str, float]()
-        for start in range(0, len(batch), self.settings.batch_size):
-            indices = batch[start : start + self.settings.batch_size]
-            share = len(indices) / len(batch)
-            with self._autocast():
-                loss, parts = self.task.training_loss(indices, self.state.epoch)
-            value = float(loss.detach())
-            if not math.isfinite(value):
-                raise self._not_finite(f"the loss became {value}", rate)
-            (loss * share).backward()  # type: ignore[no-untyped-call]
-            total += value * share
-            for name, part in parts.items():
-                total_parts[name] = total_parts.get(name, 0.0) + float(part) * share
-        return total, total_parts
+        totals: dict[str, float] = {}
+        try:
+            for start in range(0, len(batch), self.settings.batch_size):
+                indices = batch[start : start + self.settings.batch_size]
+                share = len(indices) / len(batch)
+                with self._autocast():
+                    loss, parts = self.task.training_loss(indices, self.state.epoch)
+                (loss * share).backward()  # type: ignore[no-untyped-call]
+                for name, part in {"loss": float(loss.detach()), **parts}.items():
+                    totals[name] = totals.get(name, 0.0) + float(part) * share
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and "memory" not in str(error):
+                raise
+            raise self._out_of_memory(error) from error
+        summed = self.task.group.total_gradients(list(self.task.model.parameters()), list(totals.values()))
+        totals = dict(zip(totals, summed, strict=True))
+        return totals.pop("loss"), totals
 
     def _advance(self, n_samples: int, loss: float) -> None:
         state = self.state
@@ -222,46 +267,58 @@ class _Run:
         if state.early_stopping.stopped:
             logger.info("stopped early: %s", state.early_stopping.stop_reason)
 
-    def save(self) -> bool:
-        """Save the state, the metrics before it; False where the disk refused."""
-        if not self.unsaved:
-            return True
+    @property
+    def retry_due(self) -> bool:
+        return self.writer is not None and self.writer.retry_due(self.state.step)
+
+    def save(self) -> None:
+        """Begin to save the state, if it has changed since."""
+        if self.writer is None or not self.unsaved:
+            return
+        self.collect(wait=True)
         self.state.timestamp = now()
-        self._tell_trackers("flush")
-        if not self.writer.save(self.state, self.task.model, self.optimizer):
-            return False
         self.unsaved = False
-        self._tell_trackers("committed")
-        return True
+        self.writer.start(self.state, self.task.model, self.optimizer)
+
+    def collect(self, *, wait: bool) -> None:
+        """Learn what became of the save under way."""
+        saved = self.writer.collect(wait=wait) if self.writer is not None else None
+        if saved is not None:
+            self.unsaved = self.unsaved or not saved
+            if saved:
+                _tell(self.trackers, "committed")
 
     def finish(self) -> None:
-        """Make sure that the last state is on disk; raises TrainingError where it cannot be."""
+        """Make sure that the last state is on disk; raises TrainingError, in all processes, where it cannot be."""
         if self.state.phase == "train":  # already at its target when it was resumed
             self.state.phase, self.unsaved = "fit", True
-        if not self.save():
-            last = (
-                f"the last one saved is {self.writer.last_saved.path}" if self.writer.last_saved else "none was saved"
-            )
-            raise TrainingError(
+        self.save()
+        self.collect(wait=True)
+        problem = None
+        if self.writer is not None and self.unsaved:
+            problem = (
                 f"training reached step {self.state.step}, but its checkpoint cannot be saved ({self.writer.failure}); "
-                f"{last}; make room and resume"
+                f"{self._last_saved() or 'none was saved'}; make room and resume"
             )
+        self.task.group.raise_together(problem)
 
     def save_for_later(self) -> str:
         """Save what was not, and say in words where the run stands."""
         where = f"step {self.state.step} (epoch {self.state.position})"
-        if not self.unsaved:
+        self.collect(wait=True)
+        if not self.unsaved or self.writer is None:
             return f"{where}; its checkpoint was saved before" if self.state.step else f"{where}; nothing to save yet"
-        if self.save() and self.writer.last_saved is not None:
+        self.save()
+        self.collect(wait=True)
+        if not self.unsaved and self.writer.last_saved is not None:
             return f"{where}; saved {self.writer.last_saved.path}, resume_train.py goes on from there"
         return f"{where}; it could not be saved ({self.writer.failure})"
 
-    def _tell_trackers(self, event: Literal["flush", "committed"]) -> None:
-        for tracker in self.trackers:
-            try:
-                tracker.flush() if event == "flush" else tracker.committed()
-            except OSError as error:
-                logger.warning("metrics cannot be written (%s); training goes on", error)
+    def _last_saved(self) -> str | None:
+        self.collect(wait=True)
+        if self.writer is None or self.writer.last_saved is None:
+            return None
+        return f"the last good checkpoint is {self.writer.last_saved.path}"
 
     def _log(self, values: Mapping[str, float]) -> None:
         for tracker in self.trackers:
@@ -273,9 +330,18 @@ class _Run:
         return torch.autocast(next(self.task.model.parameters()).device.type, torch.bfloat16)
 
     def _not_finite(self, what: str, rate: float) -> TrainingError:
-        last = self.writer.last_saved
-        kept = f"the last good checkpoint is {last.path}" if last else "earlier checkpoints are untouched"
         return TrainingError(
-            f"{what} at step {self.state.step + 1}; {kept}; resume with a --learning_rate below {rate:.3g}"
+            f"{what} at step {self.state.step + 1}; {self._last_saved() or 'earlier checkpoints are untouched'}; "
+            f"resume with a --learning_rate below {rate:.3g}"
             + (" or --precision fp32" if self.settings.precision != "fp32" else "")
+        )
+
+    def _out_of_memory(self, error: BaseException) -> TrainingError:
+        size = self.settings.batch_size
+        advice = f"--batch_size {size // 2} --gradient_accumulation {2 * self.settings.gradient_accumulation}"
+        return TrainingError(
+            f"out of memory at step {self.state.step + 1} ({str(error).splitlines()[0][:100]}); "
+            f"{self._last_saved() or 'earlier checkpoints are untouched'}; "
+            f"resume with {advice if size > 1 else 'another --device'}"
+            + (", or with --precision bf16" if self.settings.precision == "fp32" else "")
         )

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -211,7 +212,9 @@ def test_checkpoints(run: Run, shop: Shop) -> None:
     assert [row["tags"] for row in rows if "latest" in row["tags"]]
     assert [row["tags"] for row in rows if "best" in row["tags"]]
     assert run("checkpoints", "verify", *folder).code == 0
-    assert json.loads(run("checkpoints", "info", str(rows[0]["step"]), *folder).out)["step"] == rows[0]["step"]
+    assert (
+        json.loads(run("checkpoints", "info", str(rows[0]["step"]), "--json", *folder).out)["step"] == rows[0]["step"]
+    )
     assert "weights: distance" in run("checkpoints", "diff", rows[0]["name"], rows[-1]["name"], *folder).out
     assert "would delete" in run("checkpoints", "prune", "--save_total_limit", "1", "--dry_run", *folder).out
     assert "checkpoint" in run("checkpoints", "list", *folder).out
@@ -255,6 +258,30 @@ except SystemExit:
 assert "torch" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True)
+
+
+@pytest.mark.slow
+def test_the_first_step_after_a_resume_waits_for_no_later_stage(shop: Shop, tmp_path: Path) -> None:
+    """What detectors and reports need takes two seconds to import; it is imported after training."""
+    shutil.copytree(shop.checkpoints, tmp_path / "checkpoint")
+    folders = ["--checkpoint_dir", str(tmp_path / "checkpoint"), "--output_dir", str(tmp_path / "output")]
+    code = f"""
+import signal, sys
+from ai_detect.cli.main import main
+from ai_detect.training.encoder_task import EncoderTask
+loss = EncoderTask.training_loss
+
+def stopped(*arguments):
+    signal.raise_signal(signal.SIGINT)
+    return loss(*arguments)
+
+EncoderTask.training_loss = stopped
+assert main(["resume", "--train_file", {str(shop.train)!r}, "--num_epochs", "1", *{folders!r}]) == 130
+later = ["sklearn", "scipy", "pyod", "pandas", "joblib", "matplotlib", "jinja2"]
+assert not (found := [name for name in later if name in sys.modules]), found
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.slow

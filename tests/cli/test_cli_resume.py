@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -13,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support import ROOT, SHOP_SESSION, Run, shop_log
+from support import ROOT, SHOP_SESSION, shop_log
 
 # What makes a run long enough to be hit: small steps, a checkpoint every few of them, evaluation data.
 FLAGS = ["--session_regex", SHOP_SESSION, "--batch_size", "16", "--save_strategy", "steps", "--save_steps", "7"]
@@ -116,25 +115,3 @@ def test_the_command_of_the_readme(logs: tuple[Path, Path], tmp_path: Path) -> N
     model = json.loads((tmp_path / "model" / "model.json").read_text())
     assert model["settings"]["detection_method"] == "knn"
     assert model["settings"]["session_regex"] == SHOP_SESSION
-
-
-@pytest.mark.slow
-def test_epochs_as_the_guide_says(run: Run, logs: tuple[Path, Path], tmp_path: Path) -> None:
-    def resume(*flags: str) -> int:
-        folders = ["--checkpoint_dir", tmp_path, "--output_dir", tmp_path / "output"]
-        result = run("resume", "--train_file", logs[0], *folders, "--not_early_stopping", *flags)
-        assert result.code == 0
-        newest = max(tmp_path.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
-        return int(json.loads((newest / "trainer_state.json").read_text())["epoch"])
-
-    folders = ["--checkpoint_dir", tmp_path, "--output_dir", tmp_path / "output"]
-    flags = ["--session_regex", SHOP_SESSION, "--num_epochs", "2", "--not_early_stopping"]
-    assert run("train", "--train_file", logs[0], *flags, *folders).code == 0
-    assert resume("--num_epochs", "3") == 5
-    assert resume() == 10
-    assert resume("--total_epochs", "11") == 11
-    before = {path: os.stat(path).st_mtime_ns for path in tmp_path.rglob("*.safetensors")}
-    result = run("resume", "--train_file", logs[0], *folders, "--total_epochs", "11")
-    assert result.code == 0
-    assert "nothing to do" in result.err
-    assert before == {path: os.stat(path).st_mtime_ns for path in tmp_path.rglob("*.safetensors")}

@@ -68,5 +68,5 @@ def test_what_cannot_be_calibrated_is_refused() -> None:
         TailCalibration.fit(np.zeros(0))
     with pytest.raises(ValueError, match="finite"):
         TailCalibration.fit(np.array([1.0, np.nan]))
-    with pytest.raises(ValueError, match="not a calibration"):
+    with pytest.raises(ValueError, match="of a calibration"):
         TailCalibration.from_state({"values": np.zeros(2), "surprisals": np.zeros(3), "tail": np.ones(2)})

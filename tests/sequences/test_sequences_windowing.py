@@ -9,7 +9,13 @@ from hypothesis import strategies as st
 
 from ai_detect.config import InputSettings
 from ai_detect.errors import DataError
-from ai_detect.sequences.windowing import distinct_sequences, make_sessions, split_tail, to_sequences
+from ai_detect.sequences.windowing import (
+    distinct_sequences,
+    make_sessions,
+    say_what_is_left_out,
+    split_tail,
+    to_sequences,
+)
 from ai_detect.tables import NO_TIME, EventTable, SequenceTable, SessionTable, SourceSpan
 
 SECOND = 1_000_000_000
@@ -61,8 +67,14 @@ def test_sessions_by_key_in_order_of_appearance() -> None:
 
 def test_lines_without_a_key_are_counted(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
-    assert len(make_sessions(events_of([-1, -1]), InputSettings(session_regex="k"))) == 0
-    assert "2 of 2 messages" in caplog.text
+    settings = InputSettings(session_regex="k")
+    for keys, said in (([-1, -1], "2 of 2 messages"), ([0, -1], "1 of 2 messages"), ([0, 0], "")):
+        events = events_of(keys)
+        sessions = make_sessions(events, settings)
+        assert len(sessions) == len({*keys} - {-1})
+        caplog.clear()
+        say_what_is_left_out(events, sessions, settings)
+        assert (said in caplog.text) if said else not caplog.records
 
 
 def test_fixed_windows_stay_in_their_file() -> None:

@@ -2,10 +2,14 @@
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from ai_detect.training import checkpoint_writer
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -16,3 +20,27 @@ def no_fsync() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda descriptor: None)
         yield
+
+
+class _AtOnce:
+    """An executor that has done its work when it is given it."""
+
+    def __init__(self, **options: Any) -> None:
+        pass
+
+    def submit(self, call: Callable[..., Any], *given: Any) -> Future[Any]:
+        done: Future[Any] = Future()
+        try:
+            done.set_result(call(*given))
+        except Exception as error:
+            done.set_exception(error)
+        return done
+
+    def shutdown(self, wait: bool) -> None:
+        pass
+
+
+@pytest.fixture
+def saving_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Save in the training thread: for tests that count steps or calls of the disk."""
+    monkeypatch.setattr(checkpoint_writer, "ThreadPoolExecutor", _AtOnce)

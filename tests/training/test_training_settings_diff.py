@@ -6,7 +6,7 @@ import pytest
 
 from ai_detect.config import RunSettings
 from ai_detect.errors import ConfigError
-from ai_detect.training.settings_diff import difference_table, resumed_settings
+from ai_detect.training.settings_diff import Difference, difference_table, resumed_settings
 
 
 def test_untyped_settings_come_from_the_checkpoint() -> None:
@@ -25,9 +25,8 @@ def test_typed_settings_are_applied_and_shown() -> None:
         ("learning_rate", "warn"),
         ("not_use_contrastive", "warn"),
     ]
-    table = difference_table(differences)
-    assert "0.5" in table
-    assert "0.25" in table
+    assert "0.5" in difference_table(differences)
+    assert "0.25" in difference_table(differences)
 
 
 def test_typing_the_same_value_is_no_difference() -> None:
@@ -54,3 +53,36 @@ def test_force_overrides_the_seed_and_the_split_only() -> None:
     merged, differences = resumed_settings(RunSettings(), RunSettings(seed=1), typed=("seed",), force=True)
     assert merged.seed == 1
     assert differences[0].effect == "warn"
+
+
+def test_the_table_says_what_each_difference_means_and_lines_it_up() -> None:
+    table = difference_table(
+        [
+            Difference("window_size", 50, 20, "refuse"),
+            Difference("torch", "2.12.0", "2.13.0", "warn"),
+            Difference("not_use_contrastive", False, True, "warn"),
+            Difference("number of processes", 1, 2, "harmless"),
+            Difference("session_regex", None, "blk_", "refuse"),
+        ]
+    )
+    assert table.splitlines() == [
+        "  what                 checkpoint  command",
+        "  number of processes  1           2        harmless",
+        "  torch                2.12.0      2.13.0   allowed, recorded: results may differ",
+        "  not_use_contrastive  off         on       allowed, recorded: results may differ",
+        "  window_size          50          20       refused: would be another model",
+        "  session_regex        not set     blk_     refused: would be another model",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("value", "seen"),
+    [
+        ("/a/long/folder" * 20 + "/eval.log", "folder/eval.log"),
+        ([f"{n:064}" for n in range(9)], "['0000"),
+        ("a\n\x1b[2Jb", r"a\n\x1b[2Jb"),
+    ],
+)
+def test_a_long_or_unprintable_value_is_cut_to_one_short_line(value: object, seen: str) -> None:
+    _, row = difference_table([Difference("eval_file", value, "x", "warn")]).splitlines()
+    assert seen in row and len(row) < 110 and row.isprintable()

@@ -33,7 +33,7 @@ STATE = new_state(settings(), plan_fresh(100), 50, eval_id="e", provenance={})
 PARTS = {
     "config.json": encode_json(CONFIG),
     "templates.json": encode_json(TEMPLATES),
-    "model.safetensors": encode_model(torch.nn.Linear(2, 2)),
+    "model.safetensors": encode_model(torch.nn.Linear(2, 2).state_dict()),
     "optimizer.pt": encode_optimizer({}),
 }
 
@@ -142,6 +142,10 @@ def test_given_is_exactly_that_one_or_an_error_with_the_nearest(tmp_path: Path) 
     shutil.copytree(tmp_path / "checkpoint-20", tmp_path / "kept")
     assert given_checkpoint(tmp_path / "kept").checkpoint.step == 20
     (tmp_path / "kept" / "optimizer.pt").unlink()
+    with pytest.raises(CheckpointError, match=r"optimizer.pt is missing; .*--allow_missing"):
+        given_checkpoint(tmp_path / "kept")
+    assert given_checkpoint(tmp_path / "kept", allow_missing=True).optimizer_state == {}
+    (tmp_path / "kept" / "manifest.json").unlink()
     with pytest.raises(CheckpointError, match=r"finished model.*checkpoint-90$"):
         given_checkpoint(tmp_path / "kept")
     with pytest.raises(CheckpointError, match="no valid checkpoint beside it"):
@@ -257,6 +261,9 @@ def test_a_branch_killed_before_its_first_checkpoint_changes_nothing(tmp_path: P
     task.training_loss = killed  # type: ignore[assignment,method-assign]
     with pytest.raises(Killed):
         go_on(task, tmp_path, settings(), given_checkpoint(tmp_path / "checkpoint-7"))
+    # Beside them only what the branch had measured so far, which a resume throws away.
+    assert [path.name for path in tmp_path.glob("metrics.held-*")] == ["metrics.held-2.jsonl"]
+    (tmp_path / "metrics.held-2.jsonl").unlink()
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 

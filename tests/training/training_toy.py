@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ai_detect.config import TrainingSettings
 from ai_detect.errors import AiDetectError, CheckpointError
+from ai_detect.process_group import ALONE
 from ai_detect.training.checkpoint import LoadedCheckpoint
 from ai_detect.training.checkpoint_store import latest_checkpoint, next_segment
 from ai_detect.training.epochs import EpochPlan, plan_epochs, plan_fresh
@@ -37,6 +38,7 @@ class ToyTask:
         self.vectors = torch.from_numpy(generator.normal(size=(n_samples, width)).astype(np.float32))
         self.held_out = torch.from_numpy(generator.normal(size=(20, width)).astype(np.float32))
         self.n_samples = n_samples
+        self.group = ALONE
         self.validation = validation
         self.seen: list[tuple[int, int]] = []  # (epoch, sample)
 
@@ -139,6 +141,7 @@ def main() -> None:
             except CheckpointError:
                 loaded = None
             state = start(task, folder, options, **polls) if loaded is None else go_on(task, folder, options, **polls)
+            flag.check("what comes after training")
         except AiDetectError as error:
             print(error, file=sys.stderr)
             raise SystemExit(error.exit_code) from error
