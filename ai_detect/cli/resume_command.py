@@ -26,10 +26,7 @@ from ai_detect.config import DetectionSettings, TrainingSettings
 from ai_detect.errors import CheckpointError, ConfigError
 from ai_detect.ingest.fingerprint import fingerprint_sources
 from ai_detect.ingest.log_reader import find_sources
-from ai_detect.pipeline import (
-    encoder_of_checkpoint,
-    settings_of_checkpoint,
-)
+from ai_detect.pipeline import MODEL_CARD, encoder_of_checkpoint, settings_of_checkpoint
 from ai_detect.process_group import ProcessGroup
 from ai_detect.sequences.parsed_log import learn_log, match_log
 from ai_detect.training.checkpoint import LoadedCheckpoint
@@ -64,6 +61,8 @@ def _resume(command: ResumeCommand, typed: Mapping[str, Any], stage: Stage) -> i
     with ExitStack() as stack:
         if stage.group.is_first:
             check_model_dir(model_dir_of(command))
+            if (command.checkpoint_dir / MODEL_CARD).exists():
+                given_checkpoint(command.checkpoint_dir)  # says that it is a model, and which checkpoint is the nearest
             if command.checkpoint_dir.is_dir():
                 stack.enter_context(locked(command.checkpoint_dir))
         loaded = _agreed_checkpoint(command, stage.group)

@@ -23,6 +23,8 @@ from ai_detect.cli.training_run import (
     write_run,
 )
 from ai_detect.config import RunSettings
+from ai_detect.errors import ConfigError
+from ai_detect.pipeline import MODEL_CARD
 from ai_detect.sequences.parsed_log import learn_log
 from ai_detect.training.checkpoint_store import refuse_occupied
 from ai_detect.training.epochs import plan_fresh
@@ -66,5 +68,7 @@ def _train(command: TrainCommand, stage: Stage) -> int:
 
 def _check_free(command: TrainCommand) -> None:
     check_model_dir(model_dir_of(command))
+    if (command.checkpoint_dir / MODEL_CARD).exists():
+        raise ConfigError(f"--checkpoint_dir {command.checkpoint_dir} is a finished model; give another folder")
     if not command.overwrite:
         refuse_occupied(command.checkpoint_dir)

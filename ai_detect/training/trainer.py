@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 import signal
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -32,6 +34,9 @@ from ai_detect.training.state import TrainerState, now, samples_per_step
 from ai_detect.training.tracking import Tracker, open_trackers
 
 logger = logging.getLogger(__name__)
+
+#: Seconds before each further attempt to save the last state, where the disk refuses it.
+FINAL_WAITS_S = (1.0, 5.0)
 
 
 class TrainingTask(Protocol):
@@ -217,10 +222,12 @@ class _Run:
                 (loss * share).backward()  # type: ignore[no-untyped-call]
                 for name, part in {"loss": float(loss.detach()), **parts}.items():
                     totals[name] = totals.get(name, 0.0) + float(part) * share
-        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-            if isinstance(error, RuntimeError) and "memory" not in str(error):
+        except (MemoryError, RuntimeError) as error:
+            # On the CPU torch has no type of error for it.
+            text = str(error) or "MemoryError"
+            if not isinstance(error, MemoryError) and not re.search("out of memory|can't allocate memory", text):
                 raise
-            raise self._out_of_memory(error) from error
+            raise self._out_of_memory(text.splitlines()[0]) from error
         summed = self.task.group.total_gradients(list(self.task.model.parameters()), list(totals.values()))
         totals = dict(zip(totals, summed, strict=True))
         return totals.pop("loss"), totals
@@ -294,6 +301,11 @@ class _Run:
             self.state.phase, self.unsaved = "fit", True
         self.save()
         self.collect(wait=True)
+        for wait_s in FINAL_WAITS_S:
+            if self.unsaved and self.writer is not None:
+                time.sleep(wait_s)
+                self.save()
+                self.collect(wait=True)
         problem = None
         if self.writer is not None and self.unsaved:
             problem = (
@@ -336,11 +348,11 @@ class _Run:
             + (" or --precision fp32" if self.settings.precision != "fp32" else "")
         )
 
-    def _out_of_memory(self, error: BaseException) -> TrainingError:
+    def _out_of_memory(self, what: str) -> TrainingError:
         size = self.settings.batch_size
         advice = f"--batch_size {size // 2} --gradient_accumulation {2 * self.settings.gradient_accumulation}"
         return TrainingError(
-            f"out of memory at step {self.state.step + 1} ({str(error).splitlines()[0][:100]}); "
+            f"out of memory at step {self.state.step + 1} ({what[:100]}); "
             f"{self._last_saved() or 'earlier checkpoints are untouched'}; "
             f"resume with {advice if size > 1 else 'another --device'}"
             + (", or with --precision bf16" if self.settings.precision == "fp32" else "")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ai_detect.training import checkpoint_writer
+from ai_detect.training import checkpoint_writer, trainer
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -19,6 +19,7 @@ def no_fsync() -> Iterator[None]:
     """No test can see what a power failure would; waiting for the disk is most of the time of a small save."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda descriptor: None)
+        patch.setattr(trainer, "FINAL_WAITS_S", (0.0, 0.0))
         yield
 
 
