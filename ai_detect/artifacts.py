@@ -46,9 +46,17 @@ def _fsync_tree(path: Path) -> None:
         fsync_directory(Path(folder))
 
 
+def hidden(path: Path, kind: str) -> Path:
+    """Where something that is or will be at `path` lies beside it meanwhile; a killed process leaves it there.
+
+    Kinds: `tmp` is half-written, `old` complete and moved aside for a new one of its name; a folder may know more.
+    """
+    return path.with_name(f".{path.name}.{kind}-{os.getpid()}")
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Write one file whole or not at all."""
-    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    temporary = hidden(path, "tmp")
     try:
         with open(temporary, "wb") as file:
             file.write(content)
@@ -216,31 +224,36 @@ def check_array(
 
 
 @contextmanager
-def atomic_directory(path: Path) -> Iterator[Path]:
+def atomic_directory(path: Path, *, keep_old: Path | None = None, synced: bool = False) -> Iterator[Path]:
     """Yield a temporary directory that becomes `path` when the block ends without an error.
 
-    An older directory at `path` is moved aside before and removed after the commit. Raises NotADirectoryError where
-    `path` is something else.
+    An older directory at `path` is moved aside right before the commit, comes back where that fails, and is removed
+    after it; with `keep_old`, what is at `path`, of whatever kind, is moved there and stays. With `synced` the block
+    itself makes its files and their names durable. Raises NotADirectoryError where `path` is something else and would
+    be removed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
-    aside = path.with_name(f".{path.name}.old-{os.getpid()}")
+    temporary = hidden(path, "tmp")
+    aside = keep_old or hidden(path, "old")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     try:
         yield temporary
-        _fsync_tree(temporary)
-        if path.exists() and not path.is_dir():
-            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
-        if path.exists():
-            shutil.rmtree(aside, ignore_errors=True)
+        if not synced:
+            _fsync_tree(temporary)
+        if os.path.lexists(path):
+            if keep_old is None and not path.is_dir():
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
+            if keep_old is None:
+                shutil.rmtree(aside, ignore_errors=True)
             os.replace(path, aside)
         os.replace(temporary, path)
         fsync_directory(path.parent)
-        shutil.rmtree(aside, ignore_errors=True)
+        if keep_old is None:
+            shutil.rmtree(aside, ignore_errors=True)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-        if aside.exists() and not path.exists():  # the commit failed half-way: the old content comes back
+        if os.path.lexists(aside) and not os.path.lexists(path):  # the commit failed half-way
             os.replace(aside, path)
 
 

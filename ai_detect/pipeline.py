@@ -32,7 +32,7 @@ from ai_detect.detectors.views import SessionEvidence
 from ai_detect.encoder import embedding
 from ai_detect.encoder.model import SessionEncoder
 from ai_detect.encoder.vocabulary import word_matrix
-from ai_detect.errors import CheckpointError, ConfigError
+from ai_detect.errors import CheckpointError, ConfigError, TrainingError
 from ai_detect.ingest.fingerprint import fingerprint_sources
 from ai_detect.parsing.template_miner import TemplateMiner
 from ai_detect.process_group import ProcessGroup
@@ -180,7 +180,10 @@ class LogAnomalyPipeline:
         return ModelIdentity(self.card["run_id"], self.card["step"], self.card["hash"])
 
     def save(self, folder: Path) -> None:
-        """Write the model as a whole or not at all; an older model in the folder is replaced."""
+        """Write the model as a whole or not at all; an older model in the folder is replaced.
+
+        It is read back first: raises TrainingError where it would not load, as after a training that has diverged.
+        """
         detectors, detector_arrays = self.bank.state()
         normal, normal_arrays = self.normal.state()
         with artifacts.atomic_directory(folder) as temporary:
@@ -195,6 +198,13 @@ class LogAnomalyPipeline:
             settings = self.settings.model_dump(mode="json")
             model = {"format_version": FORMAT_VERSION, "card": self.card, "settings": settings, "parts": parts}
             artifacts.write_json(temporary / MODEL_CARD, model)
+            try:
+                LogAnomalyPipeline.load(temporary)
+            except CheckpointError as error:
+                raise TrainingError(
+                    f"the model would not load again ({error}); if training has diverged, resume from an earlier "
+                    "--checkpoint_path with a lower --learning_rate"
+                ) from error
 
     @classmethod
     def load(cls, folder: Path) -> LogAnomalyPipeline:

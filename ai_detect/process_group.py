@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, distributed, nn
 
-from ai_detect.errors import TrainingError
+from ai_detect.errors import ConfigError, TrainingError
 from ai_detect.tables import Int64Array
 
 #: How long processes wait for one that is still at work (parsing the log, say); a dead one is noticed at once.
@@ -138,7 +138,8 @@ def _connected(call: Callable[[], Any]) -> None:
     except RuntimeError as error:
         reason = re.sub(r"\[[^]]*\] ?", "", str(error).strip().splitlines()[-1])[:80]
         raise TrainingError(
-            f"another process of this run has ended, so this one ends too ({reason}); what was saved is safe: resume"
+            f"another process of this run has ended, so this one ends too ({reason}); its own message says why; "
+            "what was saved is safe: resume"
         ) from error
 
 
@@ -149,6 +150,8 @@ def torchrun_processes() -> Iterator[ProcessGroup]:
     if world_size == 1:
         yield ALONE
         return
+    if missing := [name for name in ("MASTER_ADDR", "MASTER_PORT") if name not in os.environ]:
+        raise ConfigError(f"RANK and WORLD_SIZE are set, {' and '.join(missing)} not: use torchrun, or unset them")
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     _connected(lambda: distributed.init_process_group(backend, timeout=_PATIENCE))
     try:

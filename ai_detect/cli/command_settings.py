@@ -101,6 +101,11 @@ class ResumeCommand(RunCommand):
             raise ValueError("--checkpoint_path and --use_best_checkpoint exclude each other")
         if self.steps is not None and not self.verify:
             raise ValueError("--steps belongs to --verify; --total_steps limits training")
+        own = {"num_epochs", "total_epochs", "total_steps", "model_dir", "save_strategy", "save_steps", "new_data"}
+        if self.verify and (ignored := sorted((own | {"allow_missing"}) & self.model_fields_set)):
+            raise ValueError(f"--{', --'.join(ignored)}: --verify trains copies as --steps says; leave it out")
+        if self.verify and self.train_file == "-":
+            raise ValueError("--verify reads the training log several times: give a file, not standard input")
         if self.allow_missing and self.checkpoint_path is None:
             raise ValueError("--allow_missing: name the checkpoint with --checkpoint_path")
         return self

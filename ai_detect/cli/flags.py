@@ -107,6 +107,6 @@ def _config_file(path: Path, settings: type[config.Settings]) -> dict[str, Any]:
 
 
 def program_name(command: str) -> str:
-    """How this command was called: as a script or as a subcommand."""
-    script = Path(sys.argv[0]).name
-    return f"python ai_detect/{script}" if script.endswith(".py") else f"ai-detect {command}"
+    """How this command is called, as a script or as a subcommand, just as the present one was."""
+    script = {"resume": "resume_train.py"}.get(command, f"{command}.py")
+    return f"python ai_detect/{script}" if sys.argv[0].endswith(".py") else f"ai-detect {command}"

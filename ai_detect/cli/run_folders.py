@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +13,12 @@ from pathlib import Path
 from ai_detect.artifacts import read_json
 from ai_detect.errors import ConfigError
 from ai_detect.pipeline import MODEL_CARD, MODEL_PARTS
-from ai_detect.training.checkpoint_store import named_checkpoints, put_run_back, scan_checkpoints, set_run_aside
+from ai_detect.training.checkpoint_store import (
+    SUPERSEDED,
+    scan_checkpoints,
+    set_run_aside,
+    settle_overwritten,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +35,12 @@ def check_model_dir(model_dir: Path) -> None:
         raise ConfigError(
             f"--model_dir {model_dir} holds other things than a model ({', '.join(strange)}); give a folder of its own"
         )
+
+
+def folder_of_run(checkpoint: Path) -> Path:
+    """The folder of the run that a checkpoint belongs to, also where a branch has left it behind."""
+    folder = checkpoint.parent
+    return folder.parent.parent if folder.parent.name == SUPERSEDED else folder
 
 
 def check_writable(folders: dict[str, Path]) -> None:
@@ -59,10 +69,7 @@ def overwritten(checkpoint_dir: Path) -> Iterator[None]:
         yield
     finally:
         if aside is not None:
-            if named_checkpoints(checkpoint_dir):
-                shutil.rmtree(aside)
-            else:
-                put_run_back(checkpoint_dir, aside)
+            settle_overwritten(aside)
 
 
 def finished_at(checkpoint_dir: Path, run_id: str) -> int | None:

@@ -37,10 +37,8 @@ from ai_detect.sequences.windowing import split_tail
 from ai_detect.tables import SequenceTable
 from ai_detect.training.checkpoint import LoadedCheckpoint, load_checkpoint
 from ai_detect.training.checkpoint_store import (
-    named_checkpoints,
     ranked,
     scan_checkpoints,
-    sweep_stale,
 )
 from ai_detect.training.device import choose_device
 from ai_detect.training.epochs import EpochPlan
@@ -71,21 +69,27 @@ def command_stages(command: RunCommand) -> Iterator[Stage]:
         except Interrupted as stop:
             if not group.is_first:
                 raise Interrupted("", stop.exit_code - 128) from None  # the first process says it
-            if named_checkpoints(command.checkpoint_dir):
-                logger.info("go on with: %s", _command_to_resume(command))
             raise
 
 
-def _command_to_resume(command: RunCommand) -> str:
-    """The command line that goes on with this run."""
-    given = {
-        "train_file": command.train_file,
-        "checkpoint_dir": command.checkpoint_dir,
-        "output_dir": command.output_dir,
-    }
-    words = [f"--{name} {shlex.quote(str(value))}" for name, value in given.items()]
-    program = program_name("resume").replace("/train.py", "/resume_train.py")
-    return " ".join([program, *words])
+@contextmanager
+def _told_how_to_go_on(command: RunCommand, first_step: int, state: TrainerState, stage: Stage) -> Iterator[None]:
+    """After an interruption, the command that goes on: of what was trained the checkpoint knows the rest."""
+    try:
+        yield
+    except Interrupted:
+        if stage.group.is_first and state.step > first_step:
+            logger.info("go on with: %s", command_to_resume(command))
+        elif stage.group.is_first:
+            logger.info("nothing was trained: give the same command again")
+        raise
+
+
+def command_to_resume(command: RunCommand) -> str:
+    """The command line that goes on with a run whose checkpoint was saved."""
+    names = ("train_file", "checkpoint_dir", "output_dir", "model_dir", "total_steps")
+    given = [(name, value) for name in names if (value := getattr(command, name)) is not None]
+    return " ".join([program_name("resume"), *(f"--{name} {shlex.quote(str(value))}" for name, value in given)])
 
 
 @dataclass(frozen=True)
@@ -172,7 +176,7 @@ def training_data(
     train_data = [asdict(fingerprint) for fingerprint in log.fingerprints]
     eval_data = [asdict(fingerprint) for fingerprint in evaluation.fingerprints] if evaluation else []
     objective = [settings.not_use_contrastive, settings.not_use_augmentation, settings.seed, log.events.n_known]
-    content = [item["sha256"] for item in (eval_data or train_data)]
+    content = [[item["sha256"] for item in used] for used in (train_data, eval_data)]
     return TrainingData(
         log=log,
         evaluation=evaluation,
@@ -218,6 +222,22 @@ def finish(
     fine_tuned: bool = False,
 ) -> int:
     """Train what is left to train; the first process then fits, saves and reports."""
+    with _told_how_to_go_on(command, state.step, state, stage):
+        return _finish(command, settings, data, state, plan, miner, resumed, device, stage, fine_tuned)
+
+
+def _finish(
+    command: RunCommand,
+    settings: RunSettings,
+    data: TrainingData,
+    state: TrainerState,
+    plan: EpochPlan,
+    miner: Any,
+    resumed: LoadedCheckpoint | None,
+    device: torch.device,
+    stage: Stage,
+    fine_tuned: bool,
+) -> int:
     signals, progress = stage.signals, stage.progress
     begun = time.monotonic()
     if plan.action == "train":
@@ -244,7 +264,6 @@ def finish(
             )
     if not stage.group.is_first:
         return 0
-    sweep_stale(command.checkpoint_dir)  # what a process killed in the fit stage left
     trained = time.monotonic()
     eval_id = state.eval_id if plan.action == "train" or resumed is None else resumed.trainer_state.eval_id
     if isinstance(command, ResumeCommand) and command.checkpoint_path is not None and plan.action != "train":

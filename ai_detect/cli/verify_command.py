@@ -26,6 +26,7 @@ from ai_detect.training.checkpoint import LoadedCheckpoint
 from ai_detect.training.checkpoint_store import latest_checkpoint
 from ai_detect.training.signals import SignalFlag
 from ai_detect.training.state import samples_per_step
+from ai_detect.training.tracking import metrics_up_to
 
 logger = logging.getLogger(__name__)
 
@@ -33,8 +34,8 @@ logger = logging.getLogger(__name__)
 _FEWEST_STEPS, _MOST_STEPS = 20, 200
 _N_KILLS = 3
 _NOT_PASSED_ON = {
-    *("verify", "steps", "config", "quiet", "checkpoint_path", "use_best_checkpoint", "checkpoint_dir", "model_dir"),
-    *("output_dir", "num_epochs", "total_epochs", "total_steps", "save_strategy", "save_steps", "not_early_stopping"),
+    *("verify", "steps", "config", "quiet", "checkpoint_path", "use_best_checkpoint", "checkpoint_dir", "output_dir"),
+    "not_early_stopping",
 }
 _HISTORY = ("step", "epoch", "samples_in_epoch", "loss_steps", "train_losses", "val_losses", "learning_rates")
 
@@ -55,8 +56,11 @@ def verify(command: ResumeCommand, typed: Mapping[str, Any], loaded: LoadedCheck
         _run(straight, flags, signals, until=lambda: False)
         logger.info("straight run: done in %.0f s", time.monotonic() - begun)
         for reached, where in _kill_points(killed, loaded.checkpoint.step, last_step):
-            if _run(killed, flags, signals, until=reached):
-                logger.info("killed %s, at step %d", where, _last_metric(killed))
+            if not _run(killed, flags, signals, until=reached):
+                raise TrainingError(
+                    f"the run ended before it could be killed {where}, so nothing is proved; give more --steps"
+                )
+            logger.info("killed %s, at step %d", where, _last_metric(killed))
         _run(killed, flags, signals, until=lambda: False)
         logger.info("killed run: resumed to its end")
     except BaseException:
@@ -78,8 +82,8 @@ def verify(command: ResumeCommand, typed: Mapping[str, Any], loaded: LoadedCheck
 def _copy_run(checkpoint_dir: Path, loaded: LoadedCheckpoint, run: Path) -> None:
     run.mkdir()
     shutil.copytree(loaded.checkpoint.path, run / f"checkpoint-{loaded.checkpoint.step}")
-    if (checkpoint_dir / "metrics.jsonl").is_file():
-        shutil.copy(checkpoint_dir / "metrics.jsonl", run)
+    # Of the history what the checkpoint has seen: later steps would look as if they had been taken already.
+    (run / "metrics.jsonl").write_bytes(metrics_up_to(checkpoint_dir / "metrics.jsonl", loaded.checkpoint.step))
     (checkpoint_dir / "cache").mkdir(exist_ok=True)
     (run / "cache").symlink_to((checkpoint_dir / "cache").resolve())
 

@@ -44,8 +44,9 @@ logger = logging.getLogger(__name__)
 FORMAT_VERSION: Literal[1] = 1
 MANIFEST = "manifest.json"
 OPTIMIZER = "optimizer.pt"
+STATE = "trainer_state.json"
 #: Every part, in the order in which it is written.
-PARTS = ("config.json", "templates.json", "model.safetensors", OPTIMIZER, "trainer_state.json")
+PARTS = ("config.json", "templates.json", "model.safetensors", OPTIMIZER, STATE)
 
 
 class Part(BaseModel):
@@ -97,6 +98,10 @@ class Checkpoint:
         """Size of all parts."""
         return sum(part.size for part in self.manifest.parts)
 
+    def part(self, name: str) -> Part:
+        """Size and sha256 of one of its files."""
+        return next(part for part in self.manifest.parts if part.name == name)
+
 
 @dataclass(frozen=True)
 class LoadedCheckpoint:
@@ -111,11 +116,11 @@ class LoadedCheckpoint:
 
 
 def write_checkpoint(
-    checkpoint_dir: Path, state: TrainerState, parts: Mapping[str, bytes], make_way: Path | None
+    checkpoint_dir: Path, state: TrainerState, parts: Mapping[str, bytes], keep_old: Path | None
 ) -> Checkpoint:
     """Commit `checkpoint-<step>`; raises OSError with the old content untouched where the disk refuses.
 
-    A directory of that name is replaced, or moved to `make_way` first if that is given.
+    What has that name is replaced, or moved to `keep_old`, right before the commit, if that is given.
     """
     path = checkpoint_dir / f"checkpoint-{state.step}"
     contents = {**parts, "trainer_state.json": encode_json(state.to_json())}
@@ -137,14 +142,11 @@ def write_checkpoint(
     )
     body = manifest.model_dump()
     own_hash = sha256_json(body)
-    with atomic_directory(path) as folder:
+    with atomic_directory(path, keep_old=keep_old, synced=True) as folder:
         for name in PARTS:
             _write_durable(folder / name, contents[name])
         _write_durable(folder / MANIFEST, encode_json({"sha256": own_hash, **body}))
         fsync_directory(folder)
-        if make_way is not None and os.path.lexists(path):
-            make_way.parent.mkdir(parents=True, exist_ok=True)
-            os.rename(path, make_way)
     return Checkpoint(path, manifest, own_hash)
 
 
@@ -166,7 +168,7 @@ def read_checkpoint(path: Path, *, allow_missing: bool = False) -> Checkpoint:
             raise CheckpointError(f"{path} is not a directory")
         if not (path / MANIFEST).exists():
             raise CheckpointError(f"{path} has no {MANIFEST}: it was never completed, or is no checkpoint")
-        content = _read_part(path / MANIFEST, None)
+        content = _read_file(path / MANIFEST, None)
         body = decode_json(path / MANIFEST, content)
         if not isinstance(body, dict):
             raise CheckpointError(f"{path / MANIFEST} is not a JSON object")
@@ -201,21 +203,12 @@ def read_checkpoint(path: Path, *, allow_missing: bool = False) -> Checkpoint:
 def load_checkpoint(checkpoint: Checkpoint) -> LoadedCheckpoint:
     """The full check and the content; raises CheckpointError naming the part that is wrong."""
     path = checkpoint.path
-    contents: dict[str, bytes] = {}
-    for part in checkpoint.manifest.parts:
-        content = _read_part(path / part.name, part.size)
-        if hashlib.sha256(content).hexdigest() != part.sha256:
-            raise CheckpointError(f"{path / part.name} is damaged (its sha256 is not the one in {MANIFEST})")
-        contents[part.name] = content
+    names = [part.name for part in checkpoint.manifest.parts if part.name != STATE]
+    contents = {name: read_part(checkpoint, name) for name in names}
+    state = read_state(checkpoint)
     strays = sorted(entry.name for entry in path.iterdir() if entry.name not in (*PARTS, MANIFEST))
     if strays:
         logger.warning("%s holds files that belong to no checkpoint and are not read: %s", path, ", ".join(strays))
-    try:
-        state = TrainerState.from_json(decode_json(path / "trainer_state.json", contents["trainer_state.json"]))
-    except ValueError as error:
-        raise CheckpointError(f"{path / 'trainer_state.json'}: {error}") from error
-    if (state.run_id, state.step) != (checkpoint.manifest.run_id, checkpoint.manifest.step):
-        raise CheckpointError(f"{path / 'trainer_state.json'} belongs to another checkpoint (step {state.step})")
     return LoadedCheckpoint(
         checkpoint,
         config=decode_object(path / "config.json", contents["config.json"]),
@@ -224,6 +217,28 @@ def load_checkpoint(checkpoint: Checkpoint) -> LoadedCheckpoint:
         optimizer_state=decode_optimizer(path / OPTIMIZER, contents[OPTIMIZER]) if OPTIMIZER in contents else {},
         trainer_state=state,
     )
+
+
+def read_part(checkpoint: Checkpoint, name: str) -> bytes:
+    """The content of one part; raises CheckpointError unless it is the one that was written."""
+    part = checkpoint.part(name)
+    path = checkpoint.path / name
+    content = _read_file(path, part.size)
+    if hashlib.sha256(content).hexdigest() != part.sha256:
+        raise CheckpointError(f"{path} is damaged (its sha256 is not the one in {MANIFEST})")
+    return content
+
+
+def read_state(checkpoint: Checkpoint) -> TrainerState:
+    """The position and history alone; raises CheckpointError where that part is wrong or another checkpoint's."""
+    path = checkpoint.path / STATE
+    try:
+        state = TrainerState.from_json(decode_json(path, read_part(checkpoint, STATE)))
+    except ValueError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    if (state.run_id, state.step) != (checkpoint.manifest.run_id, checkpoint.manifest.step):
+        raise CheckpointError(f"{path} belongs to another checkpoint (step {state.step})")
+    return state
 
 
 def _check_size(path: Path, size: int) -> None:
@@ -238,7 +253,7 @@ def _check_size(path: Path, size: int) -> None:
         raise CheckpointError(f"{path} has {found.st_size} bytes, {MANIFEST} says {size}")
 
 
-def _read_part(path: Path, size: int | None) -> bytes:
+def _read_file(path: Path, size: int | None) -> bytes:
     """Read a plain file of a known size (None: a manifest's)."""
     try:
         content = read_file(path, MAX_JSON_BYTES if path.suffix == ".json" else MAX_BYTES)

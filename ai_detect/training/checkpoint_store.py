@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ai_detect.artifacts import hidden
 from ai_detect.errors import CheckpointError, ConfigError
 from ai_detect.training.checkpoint import MANIFEST, Checkpoint, LoadedCheckpoint, load_checkpoint, read_checkpoint
 
@@ -21,8 +22,15 @@ logger = logging.getLogger(__name__)
 
 SUPERSEDED = "superseded"
 _NAME = re.compile(r"checkpoint-(\d{1,18})")
-#: What a killed process can leave behind; `old` is a complete directory moved aside for a new one of its name.
-_LEFT_OVER = re.compile(r"\.((?:checkpoint-\d+|model|run\.json|metrics[.\w]*))\.(tmp|old|gone)-(\d{1,9})")
+#: The name under which a whole run lies hidden while another takes its folder.
+OVERWRITTEN = "overwritten"
+#: What a killed process can leave: `gone` was being deleted, `moving` is a run on its way aside or back,
+#: `superseded-<segment>` is kept when a checkpoint of that segment has taken its name; the others see `hidden`.
+_LEFT_OVER = re.compile(
+    r"\.(?P<name>.+)\.(?P<kind>tmp|old|gone|moving|superseded-(?P<segment>\d{1,9}))-\d{1,9}", re.DOTALL
+)
+#: Names in the folder of a run under which something of ours is written; in its cache everything is.
+_WRITTEN = re.compile(rf"checkpoint-\d+|model|run\.json|metrics[.\w]*|{OVERWRITTEN}")
 
 
 @dataclass(frozen=True)
@@ -190,11 +198,19 @@ def next_segment(checkpoint_dir: Path, loaded: LoadedCheckpoint) -> int:
     return max(seen) + 1
 
 
-def make_way(checkpoint_dir: Path, name: str, segment: int) -> Path:
-    """A free place for a directory that a segment leaves behind."""
+def superseded_by(segment: int) -> str:
+    """The kind of hidden name for what will go to `superseded/<segment>/` when the new one of its name is there."""
+    return f"superseded-{segment}"
+
+
+def make_way(checkpoint_dir: Path, path: Path, name: str, segment: int) -> Path:
+    """Move what a segment leaves behind to `superseded/<segment>/<name>`, or `<name>.<number>` where that is taken."""
     folder = checkpoint_dir / SUPERSEDED / str(segment)
     places = [folder / name, *(folder / f"{name}.{copy}" for copy in range(1, 1000))]
-    return next(place for place in places if not os.path.lexists(place))
+    place = next(place for place in places if not os.path.lexists(place))
+    folder.mkdir(parents=True, exist_ok=True)
+    os.rename(path, place)
+    return place
 
 
 def branch(checkpoint_dir: Path, run_id: str, parent_step: int, segment: int) -> list[Path]:
@@ -208,21 +224,18 @@ def branch(checkpoint_dir: Path, run_id: str, parent_step: int, segment: int) ->
         except CheckpointError:
             continue  # no evidence that it is ours
         if manifest.run_id == run_id and manifest.segment < segment:
-            place = make_way(checkpoint_dir, path.name, segment)
-            place.parent.mkdir(parents=True, exist_ok=True)
-            os.rename(path, place)
-            moved.append(place)
+            moved.append(make_way(checkpoint_dir, path, path.name, segment))
     return moved
 
 
 def prune_checkpoints(
-    checkpoint_dir: Path, run_id: str, keep_last: int, keep_best: int, *, verify: bool = False, dry_run: bool = False
+    checkpoint_dir: Path, run_id: str, keep_last: int, keep_best: int, *, dry_run: bool = False
 ) -> list[tuple[Path, str]]:
     """Delete what neither the newest `keep_last` nor the best `keep_best` hold; returns each with the reason.
 
     Only this run's valid checkpoints count and are touched; the latest and the best are kept whatever the numbers.
     """
-    valid = [c for c in scan_checkpoints(checkpoint_dir, verify=verify)[0] if c.manifest.run_id == run_id]
+    valid = [c for c in scan_checkpoints(checkpoint_dir)[0] if c.manifest.run_id == run_id]
     if not valid:
         return []
     newest = valid[-max(keep_last, 1) :]
@@ -235,10 +248,7 @@ def prune_checkpoints(
         loss = checkpoint.manifest.val_loss
         reason = f"{kept}; this one has {'no validation loss' if loss is None else f'validation loss {loss:.6g}'}"
         if not dry_run:
-            # Renamed first: a kill while it is deleted must not leave a torn directory under a checkpoint's name.
-            gone = checkpoint.path.with_name(f".{checkpoint.path.name}.gone-{os.getpid()}")
-            os.rename(checkpoint.path, gone)
-            shutil.rmtree(gone)
+            _remove_hidden(checkpoint.path, checkpoint.path.name)
         removed.append((checkpoint.path, reason))
     return removed
 
@@ -248,34 +258,54 @@ def _names(checkpoints: Sequence[Checkpoint]) -> str:
 
 
 def sweep_stale(checkpoint_dir: Path) -> list[Path]:
-    """Remove what killed processes left half-written; a complete directory moved aside for a lost one comes back."""
+    """Undo or complete what killed processes left half-done in the folder and its cache; returns what was swept.
+
+    What was moved aside for something that never came returns to its place, also a whole run. To be called under the
+    folder's lock, at the start of a command: whatever is half-done there is then nobody's work. The process number in
+    a name is not asked whether it lives: it may be given again (in a container it is at each start), or be another
+    machine's. What cannot be moved or deleted is warned of and stays.
+    """
     swept = []
-    for path in sorted(checkpoint_dir.iterdir()) if checkpoint_dir.is_dir() else []:
-        match = _LEFT_OVER.fullmatch(path.name)
-        if match is None or _is_other_process(int(match[3])):
-            continue
-        final = path.with_name(match[1])
-        if match[2] == "old" and not os.path.lexists(final):
-            os.rename(path, final)
-        elif path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
-        swept.append(path)
+    for folder, names in ((checkpoint_dir, _WRITTEN), (checkpoint_dir / "cache", re.compile(".+", re.DOTALL))):
+        for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+            match = _LEFT_OVER.fullmatch(path.name)
+            if match is None or not names.fullmatch(match["name"]):
+                continue
+            try:
+                _sweep(path, match["name"], match["kind"], match["segment"])
+            except OSError as error:
+                logger.warning("%s, left by a killed process, cannot be moved or deleted (%s)", path, error)
+                continue
+            logger.info("swept %s, left by a killed process", path)
+            swept.append(path)
     return swept
 
 
-def _is_other_process(pid: int) -> bool:
-    """Whether a process of this number lives and is not this one (containers give the same number again)."""
-    if pid == os.getpid():
-        return False
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except (PermissionError, OverflowError):
-        return True
-    return pid > 0
+def _sweep(path: Path, name: str, kind: str, segment: str | None) -> None:
+    if name == OVERWRITTEN and kind == "old":
+        settle_overwritten(path)
+    elif kind == "moving":
+        _move_back(path)
+    elif (kind == "old" or segment is not None) and not os.path.lexists(path.with_name(name)):
+        os.rename(path, path.with_name(name))
+    elif segment is not None:
+        make_way(path.parent, path, name, int(segment))
+    else:
+        _remove(path)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
+def _remove_hidden(path: Path, name: str) -> None:
+    """Remove a directory, first renamed: a kill meanwhile must leave nothing torn under a name that counts."""
+    gone = hidden(path.with_name(name), "gone")
+    os.rename(path, gone)
+    shutil.rmtree(gone)
 
 
 def refuse_occupied(checkpoint_dir: Path) -> None:
@@ -287,24 +317,42 @@ def refuse_occupied(checkpoint_dir: Path) -> None:
         )
 
 
-def set_run_aside(checkpoint_dir: Path) -> Path | None:
-    """Move an earlier run's checkpoints, branches, metrics and model out of the way; None where there is none."""
+def _run_files(checkpoint_dir: Path) -> list[Path]:
+    """What a run has in its folder, beside the cache."""
     own = [checkpoint_dir / name for name in (SUPERSEDED, "model", "tensorboard", "run.json")]
-    found = [*named_checkpoints(checkpoint_dir), *filter(os.path.lexists, own), *checkpoint_dir.glob("metrics*.jsonl")]
+    return [*named_checkpoints(checkpoint_dir), *filter(os.path.lexists, own), *checkpoint_dir.glob("metrics*.jsonl")]
+
+
+def set_run_aside(checkpoint_dir: Path) -> Path | None:
+    """Move an earlier run's checkpoints, branches, metrics and model out of the way; None where there is none.
+
+    `settle_overwritten` ends it; after a kill, the next `sweep_stale` does.
+    """
+    found = _run_files(checkpoint_dir)
     if not found:
         return None
-    aside = checkpoint_dir / f".overwritten-{os.getpid()}"
-    aside.mkdir(parents=True)
+    moving, aside = (hidden(checkpoint_dir / OVERWRITTEN, kind) for kind in ("moving", "old"))
+    moving.mkdir()
     for path in found:
-        os.replace(path, aside / path.name)
+        os.rename(path, moving / path.name)
+    os.rename(moving, aside)  # from here on what has those names in the folder is the new run's
     return aside
 
 
-def put_run_back(checkpoint_dir: Path, aside: Path) -> None:
-    """Undo `set_run_aside`, after a run that came to no checkpoint; what that run left is removed."""
-    for path in aside.iterdir():
-        target = checkpoint_dir / path.name
-        if target.is_dir() and not target.is_symlink():
-            shutil.rmtree(target)
-        os.replace(path, target)
-    aside.rmdir()
+def settle_overwritten(aside: Path) -> None:
+    """Delete a run that was put aside if the new one has a checkpoint; else delete what that left, and put it back."""
+    if named_checkpoints(aside.parent):
+        _remove_hidden(aside, OVERWRITTEN)
+        return
+    for path in _run_files(aside.parent):
+        _remove(path)
+    moving = hidden(aside.with_name(OVERWRITTEN), "moving")
+    os.rename(aside, moving)  # from here on what has those names in the folder has come back
+    _move_back(moving)
+    logger.info("%s: the earlier run is back, as the one that was to replace it has no checkpoint", aside.parent)
+
+
+def _move_back(moving: Path) -> None:
+    for path in moving.iterdir():
+        os.rename(path, moving.parent / path.name)
+    moving.rmdir()

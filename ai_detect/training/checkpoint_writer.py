@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import shutil
@@ -11,10 +12,11 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from ai_detect.artifacts import hidden
 from ai_detect.config import TrainingSettings
 from ai_detect.errors import CheckpointError, ConfigError
 from ai_detect.training.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
-from ai_detect.training.checkpoint_store import branch, make_way, prune_checkpoints
+from ai_detect.training.checkpoint_store import branch, make_way, prune_checkpoints, superseded_by
 from ai_detect.training.optimizer import AdamW
 from ai_detect.training.parts import OptimizerState, copy_weights, encode_model, encode_optimizer
 from ai_detect.training.state import TrainerState
@@ -74,14 +76,16 @@ class CheckpointWriter:
         self._under_way = None
         try:
             self.last_saved = job.result()
-        except OSError as error:
-            self.failure = error
+        except (OSError, MemoryError) as error:
+            # Memory that does not suffice for a second copy of the weights is no reason to lose the first.
+            short = OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+            self.failure = error if isinstance(error, OSError) else short
             self._retry_step = saved_step + self._retry_wait
             self._retry_wait = min(2 * self._retry_wait, MAX_RETRY_STEPS)
             logger.warning(
                 "checkpoint-%d cannot be saved (%s); training goes on, next attempt by step %d",
                 saved_step,
-                error,
+                self.failure,
                 self._retry_step,
             )
             return False
@@ -102,17 +106,20 @@ class CheckpointWriter:
             "model.safetensors": encode_model(weights),
             "optimizer.pt": encode_optimizer(optimizer_state),
         }
-        saved = write_checkpoint(self._checkpoint_dir, state, parts, self._place_for_other(state))
+        other = self._place_for_other(state)
+        saved = write_checkpoint(self._checkpoint_dir, state, parts, other)
         shown = "" if state.val_loss is None else f", validation loss {state.val_loss:.6g}"
         logger.info("saved %s (epoch %s%s)", saved.path, state.position, shown)
         try:
-            self._tidy(state, is_first)
+            self._tidy(state, is_first, other)
         except OSError as error:
             logger.warning("old checkpoints cannot be moved or deleted (%s); they stay", error)
         return saved
 
     def _place_for_other(self, state: TrainerState) -> Path | None:
-        """Where a directory of the new one's name goes, None where it is this segment's own or the one resumed from."""
+        """Where a directory of the new one's name lies until the new one is there; None where it is this segment's own
+        or the one resumed from, and not kept.
+        """
         path = self._checkpoint_dir / f"checkpoint-{state.step}"
         if not os.path.lexists(path):
             return None
@@ -124,9 +131,11 @@ class CheckpointWriter:
                 return None
         except CheckpointError as error:
             logger.warning("%s; moved out of the way", error)
-        return make_way(self._checkpoint_dir, path.name, state.segment.segment)
+        return hidden(path, superseded_by(state.segment.segment))
 
-    def _tidy(self, state: TrainerState, first_of_segment: bool) -> None:
+    def _tidy(self, state: TrainerState, first_of_segment: bool, other: Path | None) -> None:
+        if other is not None:
+            make_way(self._checkpoint_dir, other, f"checkpoint-{state.step}", state.segment.segment)
         parent = state.segment.parent
         if first_of_segment and parent is not None:
             for moved in branch(self._checkpoint_dir, state.run_id, parent.step, state.segment.segment):

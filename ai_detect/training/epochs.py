@@ -60,7 +60,7 @@ def plan_epochs(
             )
         return EpochPlan(total_epochs, "train", f"{epoch}/{total_epochs} epochs are trained")
     if phase == "fit":
-        return EpochPlan(planned_epochs, "fit", "training was complete: only the fit stage is left")
+        return EpochPlan(planned_epochs, "fit", "training had come to its end: only the fit stage is left")
     if phase == "train" or epoch < planned_epochs:
         return EpochPlan(planned_epochs, "train", f"the {planned_epochs} epochs that the run had planned")
     further = f"default: the {planned_epochs} planned epochs are done, {FURTHER_EPOCHS} more"

@@ -13,6 +13,7 @@ from torch import nn
 
 from ai_detect.errors import CheckpointError
 from ai_detect.training.parts import OptimizerState, check_alike
+from ai_detect.training.state import MAX_COUNT
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
 
@@ -64,7 +65,7 @@ class AdamW:
         }
 
     def load(self, state: OptimizerState, origin: str | Path) -> None:
-        """Go on from a saved state; raises CheckpointError where it does not fit the model."""
+        """Go on from a saved state; raises CheckpointError where it does not fit the model or is none of AdamW's."""
         if unknown := sorted(state.keys() - self._parameters.keys()):
             raise CheckpointError(f"{origin} holds optimizer state of unknown parameters: {', '.join(unknown[:5])}")
         for name, tensors in state.items():
@@ -75,6 +76,13 @@ class AdamW:
             check_alike(f"step of {name}", tensors["step"], torch.zeros((), dtype=torch.int64), origin)
             for key in ("exp_avg", "exp_avg_sq"):
                 check_alike(f"{key} of {name}", tensors[key], self._parameters[name], origin)
+            step = int(tensors["step"])
+            if not 1 <= step <= MAX_COUNT:
+                raise CheckpointError(f"{origin}: optimizer state of {name} has step {step}, not 1 to {MAX_COUNT}")
+            if bool((tensors["exp_avg_sq"] < 0).any()):
+                raise CheckpointError(
+                    f"{origin}: optimizer state of {name} has a negative exp_avg_sq, a mean of squares"
+                )
         self._state = {
             name: {
                 key: tensor.to("cpu" if key == "step" else self._parameters[name].device, copy=True)

@@ -33,6 +33,8 @@ from ai_detect.training.schedule import (
 logger = logging.getLogger(__name__)
 
 LIBRARIES = ("torch", "numpy", "safetensors")
+#: Largest count that is believed: every whole number up to it is exact as a float, and none overflows 64 bits.
+MAX_COUNT = 1 << 53
 
 
 class Parent(BaseModel):
@@ -68,11 +70,11 @@ class TrainerState(BaseModel):
 
     run_id: str
     phase: Phase  # what is next
-    step: int = Field(ge=0)
-    epoch: int = Field(ge=0)
+    step: int = Field(ge=0, le=MAX_COUNT)
+    epoch: int = Field(ge=0, le=MAX_COUNT)
     samples_in_epoch: int = Field(ge=0)
-    n_samples: int = Field(ge=1)
-    planned_epochs: int = Field(ge=1)
+    n_samples: int = Field(ge=1, le=MAX_COUNT)
+    planned_epochs: int = Field(ge=1, le=MAX_COUNT)
     seed: int = Field(ge=0)
     evaluation_due: bool  # stopped between the last step and its evaluation
     schedule: LearningRateSchedule
@@ -108,6 +110,13 @@ class TrainerState(BaseModel):
         tenths = 10 * self.samples_in_epoch // self.n_samples
         return f"{self.epoch}{f'.{tenths}' if self.samples_in_epoch else ''} of {self.planned_epochs}"
 
+    @property
+    def train_loss(self) -> float | None:
+        """The mean since the last evaluation; that evaluation's where no step came since, None before any step."""
+        if self.interval_samples:
+            return self.interval_loss / self.interval_samples
+        return self.train_losses[-1] if self.train_losses else None
+
     def to_json(self) -> dict[str, Any]:
         """A JSON object; early stopping's fields lie flat in it, where people look for them."""
         value = self.model_dump()
@@ -116,7 +125,9 @@ class TrainerState(BaseModel):
 
     @classmethod
     def from_json(cls, value: object) -> TrainerState:
-        """Strict inverse of `to_json`; raises ValueError naming every unknown, missing or ill-typed key."""
+        """Strict inverse of `to_json`; raises ValueError naming every unknown, missing or ill-typed key, or the
+        first contradiction between keys.
+        """
         if not isinstance(value, dict):
             raise ValueError("not a JSON object")
         names = EarlyStopping.model_fields
@@ -130,6 +141,12 @@ class TrainerState(BaseModel):
             raise ValueError("; ".join(f"{_place(e['loc'])}: {e['msg']}" for e in error.errors())) from error
         if state.samples_in_epoch >= state.n_samples:
             raise ValueError(f"samples_in_epoch ({state.samples_in_epoch}) is not below n_samples ({state.n_samples})")
+        columns = ("loss_steps", "train_losses", "val_losses", "learning_rates")
+        lengths = [len(nested[name]) for name in columns]
+        if len(set(lengths)) > 1:
+            raise ValueError(f"{', '.join(columns)} have {lengths} entries, but are columns of one table")
+        if state.evaluation_due and not state.interval_samples:
+            raise ValueError("evaluation_due is true, but interval_samples is 0: no step came since the last one")
         return state
 
 

@@ -181,6 +181,11 @@ def _split(path: Path, step: int) -> tuple[list[bytes], list[bytes]]:
     return lines, tail[::-1]
 
 
+def metrics_up_to(path: Path, step: int) -> bytes:
+    """The lines of metrics.jsonl up to a step; none where there is no such file."""
+    return b"".join(_split(path, step)[0])
+
+
 def _step(line: bytes) -> int | None:
     """The step of a whole line, None for a torn or foreign one."""
     try:

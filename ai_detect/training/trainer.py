@@ -25,7 +25,7 @@ from ai_detect.errors import Interrupted, TrainingError
 from ai_detect.process_group import ProcessGroup
 from ai_detect.tables import Int64Array
 from ai_detect.training.checkpoint import LoadedCheckpoint
-from ai_detect.training.checkpoint_store import scan_checkpoints, sweep_stale
+from ai_detect.training.checkpoint_store import scan_checkpoints
 from ai_detect.training.checkpoint_writer import CheckpointWriter, check_room
 from ai_detect.training.optimizer import AdamW
 from ai_detect.training.parts import encode_json, load_weights
@@ -141,12 +141,10 @@ def _open_files(
     config: Mapping[str, Any],
     templates: Mapping[str, Any],
 ) -> tuple[list[Tracker], CheckpointWriter]:
-    """Trackers and writer of a run that goes on from `state`, in a folder swept of what killed processes left."""
+    """Trackers and writer of a run that goes on from `state`."""
     fixed_parts = {"config.json": encode_json(config), "templates.json": encode_json(templates)}
     n_bytes = sum(map(len, fixed_parts.values())) + 3 * sum(t.nbytes for t in task.model.state_dict().values())
     check_room(checkpoint_dir, n_bytes, settings.save_total_limit + settings.keep_best)
-    for path in sweep_stale(checkpoint_dir):
-        logger.info("swept %s, left by a killed process", path)
     branched = any(checkpoint.step > state.step for checkpoint in scan_checkpoints(checkpoint_dir)[0])
     trackers = open_trackers(
         checkpoint_dir, state, settings.report_to, _numbers(settings.model_dump()), branched=branched
@@ -183,9 +181,12 @@ class _Run:
 
     @property
     def is_finished(self) -> bool:
-        state = self.state
-        at_last_step = self.last_step is not None and state.step >= self.last_step
-        return state.early_stopping.stopped or state.epoch >= state.planned_epochs or at_last_step
+        return self.is_complete or (self.last_step is not None and self.state.step >= self.last_step)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the plan is fulfilled; `last_step` only interrupts it, and changes nothing that comes later."""
+        return self.state.early_stopping.stopped or self.state.epoch >= self.state.planned_epochs
 
     def step(self) -> dict[str, float]:
         """One optimizer step; it ends with the epoch where fewer samples are left than a step takes."""
@@ -246,7 +247,7 @@ class _Run:
             state.order_check = order_check(self.order)
         by_epoch = self.settings.save_strategy == "epoch"
         scheduled = epoch_ended if by_epoch else state.step % self.settings.save_steps == 0
-        state.evaluation_due = scheduled or self.is_finished
+        state.evaluation_due = scheduled or self.is_complete
         self.unsaved = True
 
     def evaluate(self) -> None:
@@ -267,7 +268,7 @@ class _Run:
         state.early_stopping = state.early_stopping.update(val_loss, state.step, state.epoch)
         state.evaluation_due = False
         self.unsaved = True
-        if self.is_finished:
+        if self.is_complete:
             state.phase = "fit"
         if state.val_loss is not None:
             self._log({"val_loss": state.val_loss})

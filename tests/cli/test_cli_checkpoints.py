@@ -17,6 +17,7 @@ import safetensors.numpy
 from support import Run, Shop
 
 from ai_detect.cli.main import main
+from ai_detect.cli.run_folders import locked
 from ai_detect.errors import CheckpointError
 from ai_detect.training.checkpoint import PARTS, Checkpoint, write_checkpoint
 from ai_detect.training.checkpoint_store import best_checkpoint, branch, given_checkpoint, latest_checkpoint
@@ -286,6 +287,17 @@ def test_prune_says_what_it_would_remove_and_why(run: Run, folder: Path, flag: s
     assert len(paths(folder)) == 1
 
 
+def test_prune_deletes_nothing_beside_a_running_trainer(run: Run, folder: Path) -> None:
+    before = paths(folder)
+    flags = ["checkpoints", "prune", "--save_total_limit", "1", "--checkpoint_dir", folder]
+    with locked(folder):
+        refused = run(*flags)
+        assert run(*flags, "--dry_run").out.count("would delete") == 2
+    assert refused.code == 2 and f"another process trains in {folder}" in refused.err
+    assert paths(folder) == before
+    assert run(*flags).code == 0 and len(paths(folder)) == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
@@ -298,6 +310,8 @@ def test_prune_says_what_it_would_remove_and_why(run: Run, folder: Path, flag: s
         (["list", "--dry_run"], 2, ["--dry_run", "only prune"]),
         (["list", "--checkpoint_dir", "nowhere"], 4, ["nowhere does not exist"]),
         (["verify", "--checkpoint_dir", "."], 4, ["no checkpoint in ."]),
+        (["prune", "--checkpoint_dir", "nowhere"], 4, ["nowhere does not exist"]),
+        (["prune", "--checkpoint_dir", "."], 4, ["no checkpoint in ."]),
     ],
 )
 def test_mistakes_are_answered_with_the_way_out(
@@ -311,6 +325,7 @@ def test_mistakes_are_answered_with_the_way_out(
     assert len(result.err.splitlines()) == 1
     for word in words:
         assert word in result.err
+    assert list(empty.iterdir()) == []
 
 
 def test_nothing_is_cut_off_or_coloured_in_a_pipe(run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

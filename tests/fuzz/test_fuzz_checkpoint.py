@@ -32,7 +32,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ai_detect.errors import CheckpointError
-from ai_detect.pipeline import encoder_of_checkpoint, settings_of_checkpoint
+from ai_detect.pipeline import encoder_of_checkpoint, model_card, settings_of_checkpoint
 from ai_detect.training.checkpoint import MANIFEST, PARTS, load_checkpoint, read_checkpoint
 from ai_detect.training.optimizer import AdamW
 
@@ -40,7 +40,7 @@ pytestmark = pytest.mark.slow
 
 
 def attempt(folder: Path) -> str | None:
-    """Do what a resume does first; the error's text, None where all of it could be used."""
+    """Load, step, evaluate and describe the model as a resume does; the error's text, None where all went well."""
     try:
         with limited():
             loaded = load_checkpoint(read_checkpoint(folder))
@@ -51,6 +51,12 @@ def attempt(folder: Path) -> str | None:
             assert len(miner.templates) == encoder.n_events
             state = loaded.trainer_state
             assert math.isfinite(state.schedule.factor(state.samples)) and state.position
+            for parameter in encoder.parameters():
+                parameter.grad = torch.zeros_like(parameter)
+            optimizer.step(1e-3)
+            assert all(bool(torch.isfinite(parameter).all()) for parameter in encoder.parameters())
+            assert not state.evaluation_due or math.isfinite(state.interval_loss / state.interval_samples)
+            assert model_card(state, loaded)["step"] == state.step
     except CheckpointError as error:
         assert str(folder) in str(error) or "config.json" in str(error)
         return str(error)
@@ -120,6 +126,46 @@ def test_numbers_that_ask_for_much_are_sound_or_refused(checkpoint: Path, tmp_pa
         attempt(changed_json(checkpoint, tmp_path, "trainer_state.json", **changes))
     for changes in ({"step": 10**400}, {"epoch": 10**25}, {"interval_loss": 10**400}):
         assert "too large" in (attempt(changed_json(checkpoint, tmp_path, "trainer_state.json", **changes)) or "")
+    for name in ("step", "epoch", "n_samples", "planned_epochs"):
+        reason = attempt(changed_json(checkpoint, tmp_path, "trainer_state.json", **{name: 1 << 62}))
+        assert f"trainer_state.json: {name}: Input should be less than or equal to" in (reason or "")
+
+
+def test_an_evaluation_without_a_step_since_the_last_is_refused(checkpoint: Path, tmp_path: Path) -> None:
+    due = {"evaluation_due": True, "interval_samples": 0}
+    assert "interval_samples is 0" in (attempt(changed_json(checkpoint, tmp_path, "trainer_state.json", **due)) or "")
+    assert attempt(changed_json(checkpoint, tmp_path, "trainer_state.json", **{**due, "interval_samples": 1})) is None
+
+
+@pytest.mark.parametrize("name", ["loss_steps", "train_losses", "val_losses", "learning_rates"])
+def test_a_history_of_unequal_columns_is_refused(checkpoint: Path, tmp_path: Path, name: str) -> None:
+    column = json.loads((checkpoint / "trainer_state.json").read_bytes())[name]
+    for changed in ([], column[:-1], [*column, column[-1]]):
+        reason = attempt(changed_json(checkpoint, tmp_path, "trainer_state.json", **{name: changed}))
+        assert reason is not None and "trainer_state.json" in reason and name in reason
+
+
+@pytest.mark.parametrize("step", [-1, 0, (1 << 53) + 1, (1 << 63) - 1, -(1 << 63)])
+def test_an_optimizer_of_impossible_steps_is_refused(checkpoint: Path, tmp_path: Path, step: int) -> None:
+    assert f"has step {step}" in (attempt(changed_optimizer(checkpoint, tmp_path, step=torch.tensor(step))) or "")
+
+
+def test_an_optimizer_that_took_very_many_steps_is_sound(checkpoint: Path, tmp_path: Path) -> None:
+    assert attempt(changed_optimizer(checkpoint, tmp_path, step=torch.tensor(1 << 53))) is None
+
+
+def test_a_negative_mean_of_squares_is_refused(checkpoint: Path, tmp_path: Path) -> None:
+    state = torch.load(checkpoint / "optimizer.pt", weights_only=True)
+    squares = next(iter(state.values()))["exp_avg_sq"].clone()
+    squares.view(-1)[-1] = -1e-30
+    assert "negative exp_avg_sq" in (attempt(changed_optimizer(checkpoint, tmp_path, exp_avg_sq=squares)) or "")
+
+
+def changed_optimizer(checkpoint: Path, tmp_path: Path, **changes: torch.Tensor) -> Path:
+    """The state of one parameter is changed."""
+    state = torch.load(checkpoint / "optimizer.pt", weights_only=True)
+    next(iter(state.values())).update(changes)
+    return forged(checkpoint, tmp_path, "optimizer.pt", saved(state))
 
 
 @pytest.mark.parametrize(

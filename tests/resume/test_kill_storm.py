@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
 from resume.process_runs import Job, ending, wait_until
 
 from ai_detect.training.checkpoint_store import scan_checkpoints
@@ -52,8 +53,11 @@ def is_past(job: Job, step: int) -> bool:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_kill_storm(tmp_path: Path) -> None:
-    job = Job.make(tmp_path, 200, *FLAGS)
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_kill_storm(tmp_path: Path, device: str) -> None:
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("there is no GPU here")
+    job = Job.make(tmp_path, 200, *FLAGS, "--device", device, *(["--deterministic"] if device == "cuda" else []))
     straight = job.at(tmp_path / "straight")
     code, err = straight.run()
     assert code == 0, err

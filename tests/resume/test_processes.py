@@ -53,7 +53,7 @@ def workers(launcher: subprocess.Popen[str]) -> list[int]:
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Job:
-    # 117 sessions: the last batch of an epoch has 5, so that of four processes one has two and of sixteen most none
+    # 117 sessions: the last batch of an epoch has 5, which four processes cannot share evenly
     job = Job.make(tmp_path_factory.mktemp("alone"), 117, *FLAGS)
     code, err = job.run()
     assert code == 0, err
@@ -97,8 +97,9 @@ def test_r27_stopped_on_two_resumed_on_one_and_on_four(alone: Job, tmp_path: Pat
     assert stopped.returncode != 0 and time.monotonic() - begun < SOON_S
     assert err.count("ai-detect: stopped by SIGTERM at step") == 1
     assert "go on with: " in err
-    assert job.step() < 24  # where the straight run evaluates too
-    code, err = job.run("never", 0, "--total_steps", "24")
+    stopped_at = job.step()
+    assert stopped_at < 31, "the machine was too busy to be stopped in time"
+    code, err = job.run("never", 0, "--total_steps", str(min(31, stopped_at + 7)))
     assert code == 0, err
     assert "processes" in err  # the table of what differs
     code, err = job.run(n=4)

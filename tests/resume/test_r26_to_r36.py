@@ -261,7 +261,7 @@ def test_r32_log_bar_metrics_and_folders_carry_the_global_step(
     assert [line["step"] for line in metrics(trained.folder)][49:] == [50, 51, 52, 53]
     assert metrics(trained.folder)[-1]["epoch"] == 10.6
     card = json.loads((trained.folder / "model" / MODEL_CARD).read_bytes())["card"]
-    assert card["history"]["rows"][-1]["step"] == 53 and card["history"]["resume_steps"] == [50]
+    assert card["last_step"] == 53 and card["history"]["resume_steps"] == [50]
 
 
 # R29: the list
@@ -358,7 +358,7 @@ def model(folder: Path) -> dict[str, bytes]:
 @pytest.mark.slow
 def test_r35_killed_in_the_fit_stage_the_resume_completes_it(chain: Chain, straight: Chain) -> None:
     """The last kill of the chain was in the fit stage."""
-    assert "training was complete: only the fit stage is left" in chain.said[-1]
+    assert "only the fit stage is left" in chain.said[-1]
     assert chain.batches[-1] == []  # no step was taken again
     assert model(chain.run.folder) == model(straight.run.folder)
     encoder = (chain.run.folder / "model" / "model.safetensors").read_bytes()

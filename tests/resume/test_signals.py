@@ -77,7 +77,7 @@ def test_r24_a_second_signal_leaves_at_once_and_harms_nothing(straight: Job, tmp
     begun = time.monotonic()
     process.communicate(timeout=SOON_S)
     assert process.returncode == 128 + signal.SIGTERM
-    assert time.monotonic() - begun < 3
+    assert time.monotonic() - begun < 10  # the save itself would have taken more
     assert not scan_checkpoints(job.folder)[1]
     code, err = job.run()
     assert code == 0, err

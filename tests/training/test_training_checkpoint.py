@@ -10,6 +10,8 @@ import os
 import pickle
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +21,12 @@ import safetensors.torch
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from resume.disk_calls import disk_calls
 from training_toy import ToyTask, go_on, settings, start
 
 from ai_detect.artifacts import sha256_json
 from ai_detect.errors import CheckpointError, ConfigError, TrainingError
-from ai_detect.training.checkpoint import MANIFEST, PARTS, load_checkpoint, read_checkpoint
+from ai_detect.training.checkpoint import MANIFEST, PARTS, load_checkpoint, read_checkpoint, write_checkpoint
 from ai_detect.training.checkpoint_store import given_checkpoint, latest_checkpoint, scan_checkpoints
 from ai_detect.training.checkpoint_writer import check_room
 from ai_detect.training.epochs import plan_fresh
@@ -262,7 +265,11 @@ def test_weights_of_another_architecture_name_the_tensor_and_both_shapes(folder:
 
 def test_state_is_read_strictly(folder: Path) -> None:
     value = json.loads((folder / "checkpoint-14" / "trainer_state.json").read_bytes())
-    for change in ({"step": True}, {"samples_in_epoch": 50}, {"surprise": 1}, {"phase": "lunch"}, {"lineage": []}):
+    changes: list[dict[str, object]] = [
+        *({"step": True}, {"samples_in_epoch": 50}, {"surprise": 1}, {"phase": "lunch"}, {"lineage": []}),
+        *({"epoch": 1 << 62}, {"val_losses": []}, {"evaluation_due": True, "interval_samples": 0}),
+    ]
+    for change in changes:
         with pytest.raises(ValueError, match=next(iter(change))):
             TrainerState.from_json({**value, **change})
     for name in value:
@@ -273,12 +280,17 @@ def test_state_is_read_strictly(folder: Path) -> None:
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
 
 
-@given(st.lists(NUMBERS), st.lists(NUMBERS | st.none()), st.dictionaries(st.text(), st.text()), NUMBERS)
+ROWS = st.lists(st.tuples(st.integers(0, 1 << 53), NUMBERS, NUMBERS | st.none(), NUMBERS))
+
+
+@given(ROWS, st.dictionaries(st.text(), st.text()), NUMBERS)
 def test_any_state_survives_its_file(
-    train_losses: list[float], val_losses: list[float | None], provenance: dict[str, str], interval_loss: float
+    history: list[tuple[int, float, float | None, float]], provenance: dict[str, str], interval_loss: float
 ) -> None:
     state = new_state(settings(), plan_fresh(3), 50, eval_id=None, provenance=provenance)
-    state.train_losses, state.val_losses, state.interval_loss = train_losses, val_losses, interval_loss
+    state.loss_steps, state.train_losses = [row[0] for row in history], [row[1] for row in history]
+    state.val_losses, state.learning_rates = [row[2] for row in history], [row[3] for row in history]
+    state.interval_loss = interval_loss
     assert TrainerState.from_json(json.loads(encode_json(state.to_json()))) == state
 
 
@@ -290,7 +302,7 @@ def test_a_full_disk_at_any_write_costs_no_checkpoint_and_not_the_run(
     """The disk refuses from the k-th sync of the second checkpoint on, for one save."""
     plain = start(ToyTask(), tmp_path / "plain", settings())
     fsync, n_refused = os.fsync, 0
-    for refused in (1, 4, 6, 9):
+    for refused in (1, 4, 6, 7):  # the last is that of the names in the folder
         folder = tmp_path / str(refused)
         task = ToyTask()
         calls = 0
@@ -360,3 +372,33 @@ def test_planted_left_overs_do_not_disturb_a_save(folder: Path) -> None:
     assert (folder / "superseded/2/checkpoint-21/theirs").read_text() == "precious"
     assert (folder / "superseded/2/checkpoint-28").read_text() == "a file"
     assert not list(folder.glob(".*"))
+
+
+def test_what_has_the_name_stays_until_the_new_one_is_complete(folder: Path) -> None:
+    """The disk refuses each call of a save in turn; what is at the place of the new checkpoint is to be kept."""
+    path, kept = folder / "checkpoint-14", folder / ".checkpoint-14.superseded-2-1"
+    parts = {name: (path / name).read_bytes() for name in PARTS}
+    state = given_checkpoint(path).trainer_state.model_copy(update={"timestamp": "another"})
+
+    def contents(place: Path) -> dict[str, bytes]:
+        return {part.name: part.read_bytes() for part in place.iterdir()}
+
+    before, names = contents(path), []
+    for wanted in count(2):  # the first makes the folder, which is there
+        calls = 0
+
+        def called(name: str, wanted: int = wanted) -> None:
+            nonlocal calls
+            calls += 1
+            if calls == wanted:
+                names.append(name)
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+        with disk_calls(called), suppress(OSError):
+            write_checkpoint(folder, state, parts, kept)
+        if kept.exists():
+            break
+        assert contents(path) == before, names[-1]
+        assert not list(folder.glob(".*")), names[-1]
+    assert contents(kept) == before and given_checkpoint(path).trainer_state.timestamp == "another"
+    assert names[-3:-1] == [f"replace {kept.name}", "replace checkpoint-14"] and names[-1].startswith("fsync")

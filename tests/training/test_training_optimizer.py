@@ -80,6 +80,9 @@ def test_a_state_that_does_not_fit_is_refused() -> None:
         ({"0.weight": {"exp_avg": good["0.weight"]["exp_avg"]}}, "not AdamW's"),
         ({"0.weight": good["3.weight"]}, r"exp_avg of 0\.weight has shape \(2, 6\).*expected \(6, 4\)"),
         ({"0.weight": {**good["0.weight"], "step": torch.ones(2)}}, r"step of 0\.weight"),
+        ({"0.weight": {**good["0.weight"], "step": torch.tensor(-1)}}, r"0\.weight has step -1"),
+        ({"0.weight": {**good["0.weight"], "step": torch.tensor((1 << 63) - 1)}}, r"0\.weight has step 9223372"),
+        ({"0.weight": {**good["0.weight"], "exp_avg_sq": -good["0.weight"]["exp_avg_sq"]}}, "negative exp_avg_sq"),
     ]
     for state, message in wrong:
         with pytest.raises(CheckpointError, match=message):

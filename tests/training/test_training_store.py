@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
+import subprocess
+from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 
 import pytest
 import torch
+from resume.disk_calls import disk_calls
 from training_toy import CONFIG, TEMPLATES, ToyTask, continued, go_on, settings, start
 
 from ai_detect.errors import CheckpointError, ConfigError
@@ -19,10 +24,10 @@ from ai_detect.training.checkpoint_store import (
     named_checkpoints,
     next_segment,
     prune_checkpoints,
-    put_run_back,
     refuse_occupied,
     scan_checkpoints,
     set_run_aside,
+    settle_overwritten,
     sweep_stale,
 )
 from ai_detect.training.epochs import plan_fresh
@@ -197,15 +202,6 @@ def test_broken_and_foreign_ones_neither_count_nor_go(tmp_path: Path) -> None:
     ]
 
 
-def test_pruning_with_full_check_keeps_a_sound_one(tmp_path: Path) -> None:
-    for step in (10, 20):
-        put(tmp_path, step)
-    part = tmp_path / "checkpoint-20/optimizer.pt"
-    part.write_bytes(b"x" * part.stat().st_size)
-    prune_checkpoints(tmp_path, "ours", 1, 1, verify=True)
-    assert (tmp_path / "checkpoint-10").exists()
-
-
 def test_a_later_branch_supersedes_even_before_the_old_one_was_moved(tmp_path: Path) -> None:
     for step in (100, 200, 300):
         put(tmp_path, step, 1.0)
@@ -289,40 +285,125 @@ def test_resume_from_the_best_in_a_moved_folder(tmp_path: Path) -> None:
     assert str(tmp_path / "a") not in "".join(p.read_text(errors="replace") for p in (tmp_path / "b").rglob("*.json"))
 
 
-def test_sweep_takes_the_left_overs_of_dead_processes_only(tmp_path: Path) -> None:
+def test_sweep_takes_what_killed_processes_left_whatever_their_number(tmp_path: Path) -> None:
+    """Also a number that lives: it was given again, or is that of a process on another machine."""
     put(tmp_path, 5)
-    dead = 4_000_000 + 199_999  # above any pid_max
-    for name in (f".checkpoint-7.tmp-{dead}", f".checkpoint-5.old-{dead}", f".checkpoint-3.gone-{os.getpid()}"):
+    put(tmp_path, 8, segment=2, parent=5)
+    dead, alive = 4_199_999, os.getppid()
+    for name in (f".checkpoint-7.tmp-{alive}", f".checkpoint-5.old-{dead}", f".checkpoint-3.gone-{os.getpid()}"):
         (tmp_path / name).mkdir()
-    shutil.copytree(tmp_path / "checkpoint-5", tmp_path / f".checkpoint-6.old-{dead}")
+    for name in (
+        f".checkpoint-6.old-{dead}",
+        f".checkpoint-9.superseded-2-{dead}",
+        f".checkpoint-8.superseded-2-{dead}",
+    ):
+        shutil.copytree(tmp_path / "checkpoint-5", tmp_path / name)
     (tmp_path / f".metrics.jsonl.tmp-{dead}").write_text("")
-    alive = tmp_path / f".checkpoint-7.tmp-{os.getppid()}"
-    alive.mkdir()
-    (tmp_path / ".mine").mkdir()
-    assert len(sweep_stale(tmp_path)) == 5
+    (tmp_path / "cache" / f".{64 * 'a'}.tmp-{alive}").mkdir(parents=True)
+    for name in (f".{64 * 'b'}.json.tmp-{dead}", f".{64 * 'c'}.old-{dead}", 64 * "c"):
+        (tmp_path / "cache" / name).write_text("")
+    strangers = [".mine", f".notes.tmp-{dead}", ".lock"]
+    for name in strangers:
+        (tmp_path / name).write_text("mine")
+    assert len(sweep_stale(tmp_path)) == 10
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
-        [".mine", alive.name, "checkpoint-5", "checkpoint-6"]  # a complete directory moved aside came back
+        # complete directories that were moved aside for a new one, which never came, are back
+        [*strangers, "cache", *(f"checkpoint-{step}" for step in (5, 6, 8, 9)), "superseded"]
     )
-    assert sweep_stale(tmp_path / "absent") == []
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == [64 * "c"]
+    assert (tmp_path / "superseded/2/checkpoint-8/manifest.json").exists()  # a new one came: kept
+    assert sweep_stale(tmp_path) == [] and sweep_stale(tmp_path / "absent") == []
 
 
-def test_another_run_in_the_folder_is_refused_and_can_be_put_aside_and_back(tmp_path: Path) -> None:
-    refuse_occupied(tmp_path)
-    start(ToyTask(), tmp_path, settings(), epochs=1)
-    (tmp_path / "notes.txt").write_text("mine")
+def test_what_cannot_be_swept_stays_and_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for step in (3, 7):
+        (tmp_path / f".checkpoint-{step}.tmp-1").mkdir()
+    rmtree = shutil.rmtree
+
+    def refuse(path: Path) -> None:
+        if path.name.startswith(".checkpoint-3"):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+        rmtree(path)
+
+    monkeypatch.setattr(shutil, "rmtree", refuse)
+    assert sweep_stale(tmp_path) == [tmp_path / ".checkpoint-7.tmp-1"]
+    assert f"{tmp_path / '.checkpoint-3.tmp-1'}, left by a killed process, cannot be" in caplog.text
+
+
+def tree(folder: Path) -> dict[Path, bytes]:
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def occupied(tmp_path: Path) -> Path:
+    """A folder with an earlier run: checkpoints, a branch, metrics, a model; and a file that is nobody's."""
+    folder = tmp_path / "run"
+    start(ToyTask(), folder, settings(), epochs=2)
+    for name in ("model/model.json", "superseded/2/checkpoint-9/manifest.json", "run.json", "notes.txt"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(name)
+    return folder
+
+
+def test_another_run_in_the_folder_is_refused_and_can_be_put_aside_and_back(occupied: Path, tmp_path: Path) -> None:
+    refuse_occupied(tmp_path / "absent")
     with pytest.raises(ConfigError, match=r"resume_train\.py.*--checkpoint_dir.*--overwrite") as error:
-        refuse_occupied(tmp_path)
+        refuse_occupied(occupied)
     assert error.value.exit_code == 2
-    before = {path.relative_to(tmp_path) for path in tmp_path.rglob("*")}
-    aside = set_run_aside(tmp_path)
+    before = tree(occupied)
+    aside = set_run_aside(occupied)
     assert aside is not None
-    assert {path.name for path in tmp_path.iterdir()} == {"notes.txt", aside.name}
-    refuse_occupied(tmp_path)
+    assert {path.name for path in occupied.iterdir()} == {"notes.txt", aside.name}
+    refuse_occupied(occupied)
     assert set_run_aside(tmp_path / "absent") is None
-    (tmp_path / "metrics.jsonl").write_text("of a run that came to nothing")
-    put_run_back(tmp_path, aside)
-    assert {path.relative_to(tmp_path) for path in tmp_path.rglob("*")} == before
-    assert latest_checkpoint(tmp_path).checkpoint.step > 0
+    for name in ("metrics.jsonl", "metrics.held-2.jsonl", "run.json"):
+        (occupied / name).write_text("of a run that came to nothing")
+    settle_overwritten(aside)
+    assert tree(occupied) == before
+    assert latest_checkpoint(occupied).checkpoint.step == 14
+
+
+def test_a_run_that_was_put_aside_survives_a_kill_at_any_call_until_the_new_one_has_a_checkpoint(
+    occupied: Path, tmp_path: Path
+) -> None:
+    """The folder copied before each call that changes the disk, and each of them swept, itself killed anywhere."""
+    before = tree(occupied)
+    numbers = count()
+
+    def copies_of(work: Callable[[], object], folder: Path) -> list[Path]:
+        taken: list[Path] = []
+
+        def copied(name: str) -> None:
+            taken.append(tmp_path / f"kill-{next(numbers)}")
+            subprocess.run(["cp", "-r", folder, taken[-1]], check=True)
+
+        with disk_calls(copied):
+            work()
+        copied("the end")
+        return taken
+
+    def begun() -> None:
+        assert set_run_aside(occupied) is not None
+        for name in ("run.json", "metrics.jsonl", "metrics.2.jsonl"):
+            (occupied / name).write_text("new")
+
+    undone = copies_of(begun, occupied)
+    assert len(undone) > 8
+    for copy in [undone[0], undone[len(undone) // 2], *undone[-2:]]:
+        undone += copies_of(lambda copy=copy: sweep_stale(copy), copy)  # type: ignore[misc]
+    for copy in undone:
+        sweep_stale(copy)
+        assert tree(copy) == before
+        assert not list(copy.glob(".*"))
+    put(occupied, 3, run_id="theirs")
+    new = {path: content for path, content in tree(occupied).items() if not path.parts[0].startswith(".")}
+    copies = copies_of(lambda: settle_overwritten(next(occupied.glob(".overwritten*"))), occupied)
+    for copy in copies:
+        sweep_stale(copy)
+        assert tree(copy) == new
+        assert not list(copy.glob(".*"))
 
 
 def test_another_order_of_samples_is_refused(tmp_path: Path) -> None:

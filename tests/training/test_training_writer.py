@@ -173,3 +173,22 @@ def test_the_last_state_gets_further_attempts(tmp_path: Path, monkeypatch: pytes
     with nullcontext() if n_refused < 3 else pytest.raises(TrainingError, match=r"Permission denied.*checkpoint-14"):
         start(ToyTask(), tmp_path, settings())
     assert latest_checkpoint(tmp_path).checkpoint.step == (21 if n_refused < 3 else 14)
+
+
+def test_memory_that_does_not_suffice_for_a_save_is_a_refusal_like_a_full_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    encode, n_refused = checkpoint_writer.encode_model, 0
+
+    def refuse(weights: Any) -> bytes:
+        nonlocal n_refused
+        if n_refused < 1:
+            n_refused += 1
+            raise MemoryError
+        return encode(weights)
+
+    monkeypatch.setattr(checkpoint_writer, "encode_model", refuse)
+    start(ToyTask(), tmp_path, settings())
+    assert f"checkpoint-7 cannot be saved ([Errno {errno.ENOMEM}] {os.strerror(errno.ENOMEM)})" in caplog.text
+    steps = [checkpoint.step for checkpoint in scan_checkpoints(tmp_path, verify=True)[0]]
+    assert n_refused == 1 and 7 not in steps and steps[-2:] == [14, 21]

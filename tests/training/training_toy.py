@@ -16,7 +16,7 @@ from ai_detect.config import TrainingSettings
 from ai_detect.errors import AiDetectError, CheckpointError
 from ai_detect.process_group import ALONE
 from ai_detect.training.checkpoint import LoadedCheckpoint
-from ai_detect.training.checkpoint_store import latest_checkpoint, next_segment
+from ai_detect.training.checkpoint_store import latest_checkpoint, next_segment, sweep_stale
 from ai_detect.training.epochs import EpochPlan, plan_epochs, plan_fresh
 from ai_detect.training.schedule import seed_step
 from ai_detect.training.signals import SignalFlag
@@ -78,6 +78,7 @@ def go_on(
     **more: Any,
 ) -> TrainerState:
     """Resume from `loaded` (default: the latest); `flags` go to `plan_epochs`, `changes` to `resumed_state`."""
+    sweep_stale(folder)
     loaded = loaded or latest_checkpoint(folder)
     state = continued(loaded, folder, options, flags=flags, **(changes or {}))
     return train(
@@ -136,6 +137,7 @@ def main() -> None:
     with SignalFlag() as flag:
         polls: dict[str, Any] = {"should_stop": flag.should_stop, "take_save_request": flag.take_save_request}
         try:
+            sweep_stale(folder)
             try:
                 loaded: LoadedCheckpoint | None = latest_checkpoint(folder)
             except CheckpointError:
