@@ -21,6 +21,7 @@ from ai_detect.cli.training_run import (
     finish,
     machine_of,
     model_dir_of,
+    told_how_to_go_on,
     training_data,
 )
 from ai_detect.config import DetectionSettings, TrainingSettings
@@ -165,7 +166,8 @@ def _go_on(command: ResumeCommand, typed: Mapping[str, Any], loaded: LoadedCheck
         resumed = resumed_state(*begun, **segment, lr_policy=command.lr_policy, force=command.force)
     if stage.group.is_first:
         check_folders(command)
-    return finish(command, settings, data, resumed, plan, miner, loaded, device, stage, fine_tuned=is_new)
+    with told_how_to_go_on(command, resumed, stage):
+        return finish(command, settings, data, resumed, plan, miner, loaded, device, stage, fine_tuned=is_new)
 
 
 def _plan(command: ResumeCommand, state: TrainerState, differences: Sequence[Difference]) -> EpochPlan:

@@ -19,6 +19,7 @@ from ai_detect.cli.training_run import (
     finish,
     machine_of,
     model_dir_of,
+    told_how_to_go_on,
     training_data,
     write_run,
 )
@@ -64,7 +65,8 @@ def _train(command: TrainCommand, stage: Stage) -> int:
             if command.overwrite:
                 stack.enter_context(overwritten(command.checkpoint_dir))
             write_run(command, state)
-        return finish(command, settings, data, state, plan, miner, None, device, stage)
+        with told_how_to_go_on(command, state, stage):
+            return finish(command, settings, data, state, plan, miner, None, device, stage)
 
 
 def _enter(command: TrainCommand, stack: ExitStack) -> None:

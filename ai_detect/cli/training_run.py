@@ -73,8 +73,9 @@ def command_stages(command: RunCommand) -> Iterator[Stage]:
 
 
 @contextmanager
-def _told_how_to_go_on(command: RunCommand, first_step: int, state: TrainerState, stage: Stage) -> Iterator[None]:
+def told_how_to_go_on(command: RunCommand, state: TrainerState, stage: Stage) -> Iterator[None]:
     """After an interruption, the command that goes on: of what was trained the checkpoint knows the rest."""
+    first_step = state.step
     try:
         yield
     except Interrupted:
@@ -222,22 +223,6 @@ def finish(
     fine_tuned: bool = False,
 ) -> int:
     """Train what is left to train; the first process then fits, saves and reports."""
-    with _told_how_to_go_on(command, state.step, state, stage):
-        return _finish(command, settings, data, state, plan, miner, resumed, device, stage, fine_tuned)
-
-
-def _finish(
-    command: RunCommand,
-    settings: RunSettings,
-    data: TrainingData,
-    state: TrainerState,
-    plan: EpochPlan,
-    miner: Any,
-    resumed: LoadedCheckpoint | None,
-    device: torch.device,
-    stage: Stage,
-    fine_tuned: bool,
-) -> int:
     signals, progress = stage.signals, stage.progress
     begun = time.monotonic()
     if plan.action == "train":
