@@ -1,7 +1,8 @@
 """Whether a log is the one it was: hashes of its decompressed content.
 
 As git does, a file that the file system says is unchanged is not read again: its fingerprint is remembered in the
-cache folder, with what changes whenever the file does.
+cache folder, with its size, times and inode and hashes of its edges. Who writes through a memory map may change the
+middle of a file without the file system's saying so; logs are appended to or replaced.
 """
 
 from __future__ import annotations

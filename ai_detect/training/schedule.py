@@ -54,7 +54,7 @@ def order_check(order: Int64Array) -> str:
 
 
 def seed_step(seed: int, step: int) -> None:
-    """Seed torch's generators (dropout) for this optimizer step; step 0 is for the initial weights."""
+    """Seed torch's generators for an optimizer step, for tasks that draw from them; step 0: initial weights."""
     torch.manual_seed(int(_key(seed, step)[0] >> np.uint64(1)))
 
 
