@@ -1,6 +1,6 @@
 """The few columnar types that flow from room to room.
 
-    raw lines -> EventTable -> SessionTable -> SequenceTable -> float32 matrices -> ScoreTable -> findings
+    raw lines -> EventTable -> SessionTable -> SequenceTable, ValueTable -> float32 matrices -> ScoreTable -> findings
 
 Tables check dtype and shape when made and are frozen; their arrays may be memory-mapped.
 """
@@ -26,6 +26,8 @@ BoolArray = NDArray[np.bool_]
 NO_TIME = int(np.iinfo(np.int64).min)
 #: No session key on this line.
 NO_SESSION = -1
+#: The first so many variable parts of a message are kept.
+MAX_VALUES = 8
 #: Severity of a line as an int8; 0 where the header names none.
 LEVELS = ("", "trace", "debug", "info", "notice", "warning", "error", "critical", "fatal")
 
@@ -45,6 +47,12 @@ def check_offsets(name: str, offsets: np.ndarray, total: int) -> None:
     check_column(name, offsets, np.int64)
     if len(offsets) == 0 or offsets[0] != 0 or offsets[-1] != total or np.any(np.diff(offsets) < 0):
         raise ValueError(f"{name} must rise from 0 to {total}")
+
+
+def ragged_rows(starts: Int64Array, counts: Int64Array) -> Int64Array:
+    """The numbers `starts[i], starts[i] + 1, ...`, `counts[i]` of them, for each i in turn."""
+    ends = np.cumsum(counts)
+    return np.repeat(starts - (ends - counts), counts) + np.arange(ends[-1] if len(ends) else 0)
 
 
 class StringColumn(Sequence[str]):
@@ -83,6 +91,54 @@ class StringColumn(Sequence[str]):
 
 
 @dataclass(frozen=True)
+class ValueTable:
+    """What the variable parts of messages were, CSR style: event i has the rows `offsets[i]:offsets[i + 1]`.
+
+    They are in the order of the masks and wildcards of its template, one for each, at most `MAX_VALUES`: the slots.
+    """
+
+    offsets: Int64Array
+    number: Float32Array  # sizes and durations in one unit; NaN where the value is no number
+    key: Int32Array  # a hash of the value's text
+
+    def __post_init__(self) -> None:
+        check_column("number", self.number, np.float32)
+        check_column("key", self.key, np.int32, len(self.number))
+        check_offsets("offsets of values", self.offsets, len(self.number))
+        if np.diff(self.offsets).max(initial=0) > MAX_VALUES:
+            raise ValueError(f"an event has more than {MAX_VALUES} values")
+
+    @classmethod
+    def none(cls, n_events: int) -> ValueTable:
+        """Events of which no values are known."""
+        return cls(np.zeros(n_events + 1, np.int64), np.zeros(0, np.float32), np.zeros(0, np.int32))
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def event(self) -> Int64Array:
+        """Which event each value is of."""
+        return np.repeat(np.arange(len(self)), np.diff(self.offsets))
+
+    @property
+    def slot(self) -> Int64Array:
+        """Which slot of its event each value is in."""
+        return np.arange(len(self.number)) - np.repeat(self.offsets[:-1], np.diff(self.offsets))
+
+    def take(self, events: Int64Array) -> ValueTable:
+        """The table of these events, in this order; neighbours in their order are a view, not a copy."""
+        if len(events) and np.all(np.diff(events) == 1):
+            begin, end = int(events[0]), int(events[-1]) + 1
+            rows = slice(self.offsets[begin], self.offsets[end])
+            return ValueTable(self.offsets[begin : end + 1] - self.offsets[begin], self.number[rows], self.key[rows])
+        counts = np.diff(self.offsets)[events]
+        taken = ragged_rows(self.offsets[events], counts)
+        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
+        return ValueTable(offsets, self.number[taken], self.key[taken])
+
+
+@dataclass(frozen=True)
 class SourceSpan:
     """One input file and where its events begin; its events end where the next file's begin."""
 
@@ -112,6 +168,7 @@ class EventTable:
     session_keys: Sequence[str]
     sources: tuple[SourceSpan, ...]
     counters: Mapping[str, int] = field(default_factory=dict)  # what ingest met: lines, undecodable, truncated, ...
+    values: ValueTable = field(default_factory=lambda: ValueTable.none(0))  # of each event, or of none
 
     def __post_init__(self) -> None:
         n = len(self.offset)
@@ -131,6 +188,8 @@ class EventTable:
             raise ValueError("session_id must index session_keys")
         if not 0 <= self.n_known <= len(self.templates):
             raise ValueError("n_known must lie between 0 and the number of templates")
+        if len(self.values) not in (0, n):
+            raise ValueError(f"values of {len(self.values)} events, expected {n}")
 
     def __len__(self) -> int:
         return len(self.offset)
@@ -210,7 +269,7 @@ class SequenceTable:
             return SequenceTable(own, self.event_id[rows], self.gap_s[rows])
         lengths = self.lengths[sessions]
         offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
-        taken = np.repeat(self.offsets[sessions] - offsets[:-1], lengths) + np.arange(offsets[-1])
+        taken = ragged_rows(self.offsets[sessions], lengths)
         return SequenceTable(offsets, self.event_id[taken], self.gap_s[taken])
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ai_detect.tables import NO_TIME, EventTable, SequenceTable, SessionTable, SourceSpan, StringColumn
+from ai_detect.tables import NO_TIME, EventTable, SequenceTable, SessionTable, SourceSpan, StringColumn, ValueTable
 
 
 def events(n: int = 4, **changes: object) -> EventTable:
@@ -40,11 +40,36 @@ def test_an_event_knows_its_file_and_last_line() -> None:
         {"event_id": np.ones(4, np.int32)},
         {"session_id": np.zeros(4, np.int32)},
         {"n_known": 2},
+        {"values": ValueTable.none(3)},
     ],
 )
 def test_columns_that_do_not_fit_are_refused(changes: dict[str, object]) -> None:
     with pytest.raises(ValueError):
         events(**changes)
+
+
+@pytest.mark.parametrize(
+    ("offsets", "n_numbers", "n_keys"), [([0, 1], 2, 2), ([0, 2], 2, 1), ([0, 9], 9, 9), ([1, 2], 2, 2)]
+)
+def test_values_that_do_not_fit_are_refused(offsets: list[int], n_numbers: int, n_keys: int) -> None:
+    with pytest.raises(ValueError):
+        ValueTable(np.array(offsets, np.int64), np.zeros(n_numbers, np.float32), np.zeros(n_keys, np.int32))
+
+
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=8), st.data())
+def test_taken_values_are_those_of_the_events(counts: list[int], data: st.DataObject) -> None:
+    offsets = np.cumsum([0, *counts]).astype(np.int64)
+    keys = np.arange(offsets[-1], dtype=np.int32)
+    table = ValueTable(offsets, keys.astype(np.float32), keys)
+    assert table.event.tolist() == [event for event, n in enumerate(counts) for _ in range(n)]
+    assert table.slot.tolist() == [slot for n in counts for slot in range(n)]
+    number = st.integers(0, len(counts) - 1)
+    begin, end = sorted((data.draw(number), data.draw(number)))
+    for chosen in (list(range(begin, end + 1)), data.draw(st.lists(number, max_size=9))):
+        taken = table.take(np.array(chosen, np.int64))
+        assert np.diff(taken.offsets).tolist() == [counts[event] for event in chosen]
+        assert taken.key.tolist() == [key for event in chosen for key in range(offsets[event], offsets[event + 1])]
+        np.testing.assert_array_equal(taken.number, taken.key)
 
 
 def test_session_offsets_must_cover_the_rows() -> None:

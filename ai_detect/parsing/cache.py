@@ -24,7 +24,7 @@ from ai_detect.artifacts import (
     write_json,
 )
 from ai_detect.config import InputSettings
-from ai_detect.tables import LEVELS, EventTable, SourceSpan, StringColumn
+from ai_detect.tables import LEVELS, EventTable, SourceSpan, StringColumn, ValueTable
 
 if TYPE_CHECKING:
     from ai_detect.ingest.fingerprint import FileFingerprint
@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 Count = Annotated[int, Field(ge=0, lt=1 << 63)]
 
-_SCHEMA_VERSION = 2
+_SCHEMA_VERSION = 3
 #: How a .npy file of one column begins, and what is read of it to see that.
 _HEADER = re.compile(
     rb"\x93NUMPY\x01\x00(?P<size>..)\{'descr': '(?P<dtype><[if][248]|\|[iu]1)', 'fortran_order': False, "
@@ -43,6 +43,7 @@ _HEADER = re.compile(
 )
 _MOST_HEADER = 256
 _COLUMNS = ("offset", "line", "timestamp", "event_id", "session_id", "level")
+_VALUE_COLUMNS = {"value_offsets": "offsets", "value_number": "number", "value_key": "key"}
 # What does not change events: windows are cut later, and the miner's hash stands for the content of the drain3.ini.
 _NOT_READING = {"window_type", "window_size", "stride", "window_seconds", "drain_config"}
 
@@ -89,6 +90,7 @@ def cache_key(fingerprints: Sequence[FileFingerprint], input_settings: InputSett
 def store_events(folder: Path, key: str, events: EventTable) -> None:
     """Keep the events under this key; a disk that does not take them is logged, and the work goes on uncached."""
     columns = {name: getattr(events, name) for name in _COLUMNS}
+    columns |= {column: getattr(events.values, name) for column, name in _VALUE_COLUMNS.items()}
     meta = {
         "n_events": len(events),
         "n_known": events.n_known,
@@ -120,7 +122,7 @@ def string_columns(strings: Sequence[str]) -> dict[str, np.ndarray]:
 
 def load_events(folder: Path, key: str) -> EventTable | None:
     """The events kept under this key, memory-mapped; None where there are none or the entry is broken (logged)."""
-    return load_entry(folder / key, "events", _COLUMNS, _events)
+    return load_entry(folder / key, "events", (*_COLUMNS, *_VALUE_COLUMNS), _events)
 
 
 def load_entry(
@@ -166,17 +168,22 @@ def _events(columns: dict[str, np.ndarray], session_keys: StringColumn, meta: di
         stored = _Stored.model_validate(meta)
     except ValidationError as error:
         raise ValueError(first_problem(error)) from error
+    event_columns: dict[str, Any] = {name: columns[name] for name in _COLUMNS}
+    value_columns: dict[str, Any] = {name: columns[column] for column, name in _VALUE_COLUMNS.items()}
     events = EventTable(
-        **columns,
+        **event_columns,
         templates=tuple(stored.templates),
         n_known=stored.n_known,
         session_keys=session_keys,
         sources=tuple(SourceSpan(**source.model_dump()) for source in stored.sources),
         counters=stored.counters,
+        values=ValueTable(**value_columns),
     )
     check_array("offset", events.offset, np.int64, (stored.n_events,), low=0)
     check_array("line", events.line, np.int32, (stored.n_events,), low=1)
     check_array("level", events.level, np.int8, (stored.n_events,), low=0, high=len(LEVELS) - 1)
+    if len(events.values) != len(events):
+        raise ValueError("the values are not those of the events")
     starts = [source.first_event for source in events.sources]
     if starts != sorted(starts) or max(starts, default=0) > len(events) or (len(events) and starts[:1] != [0]):
         raise ValueError("the sources do not hold the events")

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ai_detect.parsing.template_miner import TemplateMiner
+from ai_detect.parsing.values import MaskedValues
 from ai_detect.tables import NO_SESSION, EventTable, Int32Array, SourceSpan
 
 if TYPE_CHECKING:
@@ -38,8 +39,10 @@ def _read_events(
     texts: dict[str, int] = {}  # distinct masked texts, numbered in order of appearance; session keys likewise
     session_keys: dict[str, int] = {}
     batches: list[tuple[NDArray[Any], ...]] = []
+    values: list[MaskedValues] = []
     for batch in reader:
-        masked = miner.mask(batch.text)
+        masked, masked_values = miner.mask(batch.text)
+        values.append(masked_values)
         if learn is not None:
             learn(masked)
         batches.append(
@@ -78,6 +81,7 @@ def _read_events(
             for source, first_event in zip(reader.files, first_events[:-1], strict=True)
         ),
         counters=reader.counters.as_dict(),
+        values=miner.slot_plan(tuple(texts), event_of_text).fill(text_id, MaskedValues.join(values)),
     )
 
 

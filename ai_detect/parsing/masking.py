@@ -6,7 +6,6 @@ A mask is written `<NAME>`. The masks decide more than the mining algorithm does
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -76,22 +75,68 @@ class Masks:
             raise ValueError(f"masks cannot be joined into one regular expression: {error}") from error
 
     @cached_property
-    def _steps(self) -> list[tuple[re.Pattern[str], Callable[[re.Match[str]], str]]]:
+    def _steps(self) -> list[tuple[re.Pattern[str], tuple[str, ...]]]:
+        """What is applied in turn: a pattern, and what takes the place of a match by its `lastindex` (0: no group)."""
         if self.in_turn:
-            return [(re.compile(pattern), _constant(f"<{name}>")) for name, pattern in self.patterns]
+            compiled = [(re.compile(pattern), f"<{name}>") for name, pattern in self.patterns]
+            return [(pattern, (mask,) * (pattern.groups + 1)) for pattern, mask in compiled]
         if not self.patterns:
             return []
         # The boundary stands once before all alternatives, twice as fast as in each of them. The group that tells which
         # one matched stands at its end, so that `re` can pass an alternative over by its first character.
         alternatives = "|".join(f"(?:{pattern})(?P<mask_{i}>)" for i, (_, pattern) in enumerate(self.patterns))
-        masks = {f"mask_{i}": f"<{name}>" for i, (name, _) in enumerate(self.patterns)}
-        return [(re.compile(f"(?<![A-Za-z0-9])(?:{alternatives})"), lambda match: masks[match.lastgroup or ""])]
+        joined = re.compile(f"(?<![A-Za-z0-9])(?:{alternatives})")
+        masks = [""] * (joined.groups + 1)
+        for i, (name, _) in enumerate(self.patterns):
+            masks[joined.groupindex[f"mask_{i}"]] = f"<{name}>"
+        return [(joined, tuple(masks))]
 
-    def mask(self, text: str) -> str:
-        """The text with its variable parts replaced; `<*>` never occurs in the result."""
-        for pattern, replacement in self._steps:
-            text = pattern.sub(replacement, text)
-        return text.replace(WILDCARD, _ESCAPED_WILDCARD)
+    @cached_property
+    def written(self) -> re.Pattern[str]:
+        """Finds the masks in a masked text."""
+        return re.compile("|".join(sorted({re.escape(f"<{name}>") for name, _ in self.patterns})) or "(?!)")
+
+    def mask(self, text: str) -> tuple[str, tuple[str, ...]]:
+        """The text with its variable parts replaced, and what each mask in it stands for, in order.
+
+        `<*>` never occurs in the masked text. A mask that the text itself spells out stands for itself.
+        """
+        if self.in_turn or ("<" in text and self.written.search(text)):
+            return self._mask_exactly(text)
+        values: list[str] = []
+        for pattern, masks in self._steps:
+
+            def replace(match: re.Match[str], masks: tuple[str, ...] = masks) -> str:
+                values.append(match[0])
+                return masks[match.lastindex or 0]
+
+            text = pattern.sub(replace, text)
+        return text.replace(WILDCARD, _ESCAPED_WILDCARD), tuple(values)
+
+    def _mask_exactly(self, text: str) -> tuple[str, tuple[str, ...]]:
+        """`mask` where a later pattern may match what an earlier one wrote, or the text spells a mask out."""
+        spans: list[tuple[int, int, str]] = []  # begin and end in the text as it is by now, and what was there
+        for pattern, masks in self._steps:
+            pieces: list[str] = []
+            kept: list[tuple[int, int, str]] = []
+            done = shift = 0
+            for match in pattern.finditer(text):
+                begin, end = match.span()
+                mask = masks[match.lastindex or 0]
+                while spans and spans[0][1] <= begin:
+                    kept.append((spans[0][0] + shift, spans[0][1] + shift, spans.pop(0)[2]))
+                value, at = "", begin
+                while spans and spans[0][0] < end:  # a mask that is matched in part is swallowed whole
+                    first, last, original = spans.pop(0)
+                    value, at = value + text[at:first] + original, last
+                kept.append((begin + shift, begin + shift + len(mask), value + text[at:end]))
+                pieces += (text[done:begin], mask)
+                done, shift = end, shift + len(mask) - (end - begin)
+            kept += [(begin + shift, end + shift, original) for begin, end, original in spans]
+            text, spans = "".join(pieces) + text[done:], kept
+        originals = {(begin, end): original for begin, end, original in spans}
+        values = tuple(originals.get(match.span(), match[0]) for match in self.written.finditer(text))
+        return text.replace(WILDCARD, _ESCAPED_WILDCARD), values
 
     def as_json(self) -> dict[str, Any]:
         """What `from_json` takes."""
@@ -109,10 +154,6 @@ class Masks:
             if not (isinstance(pattern, list) and len(pattern) == 2 and all(isinstance(part, str) for part in pattern)):
                 raise ValueError(f"masks: expected [name, regular expression], found {pattern!r:.100}")
         return cls(tuple((name, pattern) for name, pattern in patterns), value["in_turn"])
-
-
-def _constant(mask: str) -> Callable[[re.Match[str]], str]:
-    return lambda match: mask
 
 
 DEFAULT_MASKS = Masks(_DEFAULT_PATTERNS)

@@ -18,13 +18,15 @@ from ai_detect.errors import NotFittedError
 from ai_detect.parsing.drain_settings import check_setting, read_drain_ini
 from ai_detect.parsing.masking import DEFAULT_MASKS, Masks
 from ai_detect.parsing.matching import TemplateMatcher, template_id
+from ai_detect.parsing.values import MaskedValues, SlotPlan, packed
+from ai_detect.tables import MAX_VALUES, Int32Array
 
 logger = logging.getLogger(__name__)
 
 _SCHEMA_VERSION = 1
 _KEYS = {"schema_version", "frozen", "masks", "drain", "earlier", "n_created", "clusters", "tree"}
 _MANY_TEMPLATES = 10_000
-# The caches hold short texts only and are cleared when full: 60 MB of ASCII at most, and never a change of results.
+# The caches hold short texts only and are cleared when full: 80 MB of ASCII at most, and never a change of results.
 _CACHED_CHARACTERS = 1_000
 _CACHED_TEXTS = 20_000
 
@@ -73,7 +75,7 @@ class TemplateMiner:
         self._earlier: tuple[str, ...] = ()
         self._templates: tuple[str, ...] = ()
         self._matcher: TemplateMatcher | None = None
-        self._masked: dict[str, str] = {}
+        self._masked: dict[str, tuple[str, bytes]] = {}
         self._matched: dict[str, int] = {}
 
     @classmethod
@@ -82,20 +84,21 @@ class TemplateMiner:
         masks, settings = read_drain_ini(Path(path))
         return cls(masks, **settings)
 
-    def mask(self, texts: Sequence[str]) -> list[str]:
-        """Masked texts; equal texts are masked once."""
+    def mask(self, texts: Sequence[str]) -> tuple[list[str], MaskedValues]:
+        """Masked texts, and what their first `MAX_VALUES` masks stand for; equal texts are masked once."""
         mask, known = self.masks.mask, self._masked
-        masked_texts = []
+        found = []
         for text in texts:
             masked = known.get(text)
             if masked is None:
-                masked = mask(text)
+                masked_text, originals = mask(text)
+                masked = masked_text, packed(originals[:MAX_VALUES])
                 if len(text) <= _CACHED_CHARACTERS:
                     if len(known) >= _CACHED_TEXTS:
                         known.clear()
                     known[text] = masked
-            masked_texts.append(masked)
-        return masked_texts
+            found.append(masked)
+        return [masked for masked, _ in found], MaskedValues.of([values for _, values in found])
 
     def learn(self, masked: Sequence[str]) -> list[int]:
         """Show masked texts to Drain, in this order; returns the cluster of each, numbered from 0 in order of creation.
@@ -163,6 +166,12 @@ class TemplateMiner:
                     self._matched.clear()
                 self._matched[masked] = event
         return event
+
+    def slot_plan(self, texts: Sequence[str], events: Int32Array) -> SlotPlan:
+        """Where in these masked texts the values of their events stand."""
+        known = self.templates
+        templates = (known[event] if event < len(known) else None for event in events.tolist())
+        return SlotPlan.of(texts, templates, self._drain.get_content_as_tokens, self.masks.written)
 
     @property
     def content_hash(self) -> str:

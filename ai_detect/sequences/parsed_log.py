@@ -22,7 +22,7 @@ from ai_detect.parsing.cache import cache_key, load_entry, load_events, store_en
 from ai_detect.parsing.events import learn_events, match_events
 from ai_detect.parsing.template_miner import TemplateMiner
 from ai_detect.sequences.windowing import make_sessions, say_what_is_left_out, to_sequences
-from ai_detect.tables import EventTable, SequenceTable, SessionTable, StringColumn
+from ai_detect.tables import EventTable, SequenceTable, SessionTable, StringColumn, ValueTable
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +55,11 @@ class ParsedLog:
     events: EventTable
     sessions: SessionTable
     sequences: SequenceTable
+
+    @property
+    def values(self) -> ValueTable:
+        """The values of the events of `sequences`, in their order."""
+        return self.events.values.take(self.sessions.rows)
 
 
 def learn_log(

@@ -15,12 +15,13 @@ from hypothesis import strategies as st
 from ai_detect.artifacts import read_json
 from ai_detect.parsing.cache import load_events, store_events
 from ai_detect.parsing.template_miner import TemplateMiner
-from ai_detect.tables import LEVELS, EventTable, SourceSpan
+from ai_detect.tables import LEVELS, EventTable, SourceSpan, ValueTable
 
 pytestmark = pytest.mark.slow
 
 KEY = "key"
 COLUMNS = ("offset", "line", "timestamp", "event_id", "session_id", "level")
+VALUE_COLUMNS = ("value_offsets", "value_number", "value_key")
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +40,9 @@ def entry(tmp_path_factory: pytest.TempPathFactory) -> Path:
         session_keys=("x", "y\u00e9"),
         sources=(SourceSpan("a.log", 0, 4, 30), SourceSpan("b.log", 3, 1, 9)),
         counters={"n_lines": 5},
+        values=ValueTable(
+            np.array([0, 1, 1, 3, 3], np.int64), np.array([1.5, np.nan, 7], np.float32), np.array([-1, 2, 3], np.int32)
+        ),
     )
     store_events(folder, KEY, table)
     return folder / KEY
@@ -55,6 +59,8 @@ def attempt(folder: Path) -> EventTable | None:
                 assert events.session_id[row] < 0 or events.session_keys[events.session_id[row]] is not None
             assert len(events.timestamp.tolist()) == len(events) == len(events.offset)
             assert sum(events.counters.values()) >= 0
+            taken = events.values.take(np.arange(len(events))[::-1])
+            assert len(taken) == len(events) and len(taken.number) == len(taken.key) == len(events.values.slot)
     return events
 
 
@@ -83,7 +89,7 @@ def test_a_crafted_description_is_none_or_sound(entry: Path, tmp_path: Path, dat
 
 
 @settings(fuzz, max_examples=200)
-@given(data=st.data(), name=st.sampled_from([*COLUMNS, "keys", "key_offsets"]))
+@given(data=st.data(), name=st.sampled_from([*COLUMNS, *VALUE_COLUMNS, "keys", "key_offsets"]))
 def test_a_crafted_column_is_none_or_sound(entry: Path, tmp_path: Path, data: st.DataObject, name: str) -> None:
     folder = linked(entry, tmp_path / KEY)
     array = data.draw(crafted_array(np.load(entry / f"{name}.npy")))
@@ -172,7 +178,7 @@ def test_something_else_in_a_files_place_is_none(entry: Path, tmp_path: Path) ->
 @given(data=st.data())
 def test_cached_templates_are_a_value_error_or_sound(tmp_path: Path, data: st.DataObject) -> None:
     miner = TemplateMiner()
-    miner.learn(miner.mask(["user 7 logged in", "user 8 logged out", "disk 3 is full"]))
+    miner.learn(miner.mask(["user 7 logged in", "user 8 logged out", "disk 3 is full"])[0])
     miner.freeze()
     path = tmp_path / "templates.json"
     content = json.dumps(miner.to_json()).encode()

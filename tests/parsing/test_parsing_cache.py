@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from ai_detect.config import InputSettings
 from ai_detect.ingest.fingerprint import FileFingerprint
 from ai_detect.parsing.cache import cache_key, load_events, store_events
-from ai_detect.tables import NO_TIME, EventTable, SourceSpan
+from ai_detect.tables import NO_TIME, EventTable, SourceSpan, ValueTable
 
 FINGERPRINT = FileFingerprint("a.log", 10, 3, "00", "11", "22")
 
@@ -29,6 +30,9 @@ def table() -> EventTable:
         session_keys=("x", "y\udcff"),
         sources=(SourceSpan("a.log", 0, 4, 30),),
         counters={"n_lines": 4},
+        values=ValueTable(
+            np.array([0, 2, 2, 3], np.int64), np.array([1.5, np.nan, 7], np.float32), np.array([-1, 2, 3], np.int32)
+        ),
     )
 
 
@@ -40,6 +44,9 @@ def test_round_trip(tmp_path: Path) -> None:
     for column in ("offset", "line", "timestamp", "event_id", "session_id", "level"):
         assert isinstance(getattr(loaded, column), np.memmap)
         np.testing.assert_array_equal(getattr(loaded, column), getattr(table(), column))
+    for column in ("offsets", "number", "key"):
+        assert isinstance(getattr(loaded.values, column), np.memmap)
+        np.testing.assert_array_equal(getattr(loaded.values, column), getattr(table().values, column))
     for name in ("templates", "n_known", "sources", "counters"):
         assert getattr(loaded, name) == getattr(table(), name)
     assert tuple(loaded.session_keys) == table().session_keys
@@ -104,6 +111,23 @@ def test_a_foreign_entry_is_none(tmp_path: Path) -> None:
         assert load_events(tmp_path, "other") is None
     np.save(tmp_path / "other" / "line.npy", np.array([{}], object), allow_pickle=True)
     assert load_events(tmp_path, "other") is None
+
+
+def test_an_entry_of_another_schema_is_none(tmp_path: Path) -> None:
+    store_events(tmp_path, "key", table())
+    path = tmp_path / "key" / "events.json"
+    meta = json.loads(path.read_text())
+    path.write_text(json.dumps({**meta, "schema_version": meta["schema_version"] - 1}))
+    assert load_events(tmp_path, "key") is None
+
+
+@pytest.mark.parametrize("counts", [[9, 0, 0], [0, 0, 0, 0], [], [1, 1, 1]])
+def test_values_that_do_not_fit_the_events_make_the_entry_none(tmp_path: Path, counts: list[int]) -> None:
+    store_events(tmp_path, "key", table())
+    np.save(tmp_path / "key" / "value_offsets.npy", np.cumsum([0, *counts]).astype(np.int64))
+    for name, dtype in (("value_number", np.float32), ("value_key", np.int32)):
+        np.save(tmp_path / "key" / f"{name}.npy", np.zeros(sum(counts), dtype))
+    assert (load_events(tmp_path, "key") is None) == (counts != [1, 1, 1])
 
 
 def test_a_disk_that_takes_nothing_is_no_error(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -58,7 +58,7 @@ def drain3_miner(masks: Masks, similarity: float, depth: int, max_clusters: int 
     config = TemplateMinerConfig()
     config.drain_sim_th, config.drain_depth, config.drain_max_clusters = similarity, depth, max_clusters
     miner = Drain3Miner(config=config)
-    miner.masker = LogMasker([OurMask(masks.mask)], "<", ">")
+    miner.masker = LogMasker([OurMask(lambda text: masks.mask(text)[0])], "<", ">")
     return miner
 
 
@@ -79,7 +79,7 @@ def test_learning_is_drain3_over_the_whole_file(
     ours = TemplateMiner(masks, similarity=similarity, depth=depth, max_clusters=max_clusters)
 
     their_ids = [theirs.add_log_message(line)["cluster_id"] - 1 for line in lines]
-    our_ids = [cluster for batch in in_batches(lines) for cluster in ours.learn(ours.mask(batch))]
+    our_ids = [cluster for batch in in_batches(lines) for cluster in ours.learn(ours.mask(batch)[0])]
 
     assert our_ids == their_ids
     their_clusters = sorted((c.cluster_id - 1, c.size, c.get_template()) for c in theirs.drain.clusters)
@@ -90,7 +90,7 @@ def test_learning_is_drain3_over_the_whole_file(
 def test_every_learned_line_matches(system: str) -> None:
     lines, _ = read_content(system)
     miner = TemplateMiner()
-    masked = miner.mask(lines)
+    masked = miner.mask(lines)[0]
     miner.learn(masked)
     miner.freeze()
     for text in masked:
@@ -117,7 +117,7 @@ def test_default_masks_group_lines_at_least_as_well_as_none() -> None:
         for system in SYSTEMS:
             lines, truth = read_content(system)
             miner = TemplateMiner(masks, similarity=similarity)
-            masked = miner.mask(lines)
+            masked = miner.mask(lines)[0]
             miner.learn(masked)
             miner.freeze()
             scores.append(grouping_accuracy([miner.match(text) for text in masked], truth))
@@ -175,7 +175,7 @@ def test_learning_goes_on_after_json_as_if_never_stopped(
 def test_json_round_trip_on_a_whole_log() -> None:
     lines, _ = read_content("Hadoop")
     whole = TemplateMiner()
-    masked = whole.mask(lines)
+    masked = whole.mask(lines)[0]
     ids = whole.learn(masked)
     first = TemplateMiner()
     first.learn(masked[:1000])
@@ -187,7 +187,7 @@ def test_json_round_trip_on_a_whole_log() -> None:
 def trained() -> TemplateMiner:
     miner = TemplateMiner()
     miner.learn(
-        miner.mask(["open file 1 ok now", "open file 2 ok now", "close all", "", "start x of y", "start z of y"])
+        miner.mask(["open file 1 ok now", "open file 2 ok now", "close all", "", "start x of y", "start z of y"])[0]
     )
     return miner
 
@@ -254,11 +254,11 @@ def test_the_caches_are_only_caches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ai_detect.parsing.template_miner._CACHED_TEXTS", 2)
     lines = [f"line {i % 5} of {'x' * (i % 3) * 600}" for i in range(40)]
     miner = TemplateMiner()
-    assert miner.mask(lines) == [DEFAULT_MASKS.mask(line) for line in lines]
-    miner.learn(miner.mask(lines))
+    assert miner.mask(lines)[0] == [DEFAULT_MASKS.mask(line)[0] for line in lines]
+    miner.learn(miner.mask(lines)[0])
     miner.freeze()
-    events = [miner.match(text) for text in miner.mask(lines)]
-    assert events == [TemplateMiner.from_json(miner.to_json()).match(text) for text in miner.mask(lines)]
+    events = [miner.match(text) for text in miner.mask(lines)[0]]
+    assert events == [TemplateMiner.from_json(miner.to_json()).match(text) for text in miner.mask(lines)[0]]
 
 
 def test_a_text_of_a_hundred_thousand_words() -> None:
@@ -360,7 +360,7 @@ def test_learning_is_drain3_over_whole_logs(name: str) -> None:
         lines = [line.partition(" ")[2] for line in lines]
     theirs = drain3_miner(DEFAULT_MASKS, 0.65, 4, None)
     ours = TemplateMiner()
-    masked = ours.mask(lines)
+    masked = ours.mask(lines)[0]
     assert ours.learn(masked) == [theirs.add_log_message(line)["cluster_id"] - 1 for line in lines]
     assert ours.clusters == [(c.cluster_id - 1, c.size, c.get_template()) for c in theirs.drain.clusters]
     ours.freeze()
@@ -372,12 +372,12 @@ def test_learning_is_drain3_over_whole_logs(name: str) -> None:
 def test_learning_on_keeps_every_event_id(first: list[str], second: list[str]) -> None:
     """Also where Drain makes an old template more general, and again after a round trip."""
     miner = TemplateMiner()
-    miner.learn(miner.mask(first))
+    miner.learn(miner.mask(first)[0])
     miner.freeze()
     grown = miner.continued()
-    grown.learn(grown.mask(second))
+    grown.learn(grown.mask(second)[0])
     grown.freeze()
     assert grown.templates[: len(miner.templates)] == miner.templates
-    assert all(grown.match(text) >= 0 for text in grown.mask(second))
+    assert all(grown.match(text) >= 0 for text in grown.mask(second)[0])
     again = TemplateMiner.from_json(json.loads(json.dumps(grown.to_json())))
     assert again.templates == grown.templates and again.content_hash == grown.content_hash

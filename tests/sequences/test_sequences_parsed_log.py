@@ -40,6 +40,9 @@ def assert_same(a: ParsedLog, b: ParsedLog) -> None:
         (a.sequences.offsets, b.sequences.offsets),
         (a.sequences.event_id, b.sequences.event_id),
         (a.sequences.gap_s, b.sequences.gap_s),
+        (a.values.offsets, b.values.offsets),
+        (a.values.number, b.values.number),
+        (a.values.key, b.values.key),
     ):
         assert x.dtype == y.dtype
         np.testing.assert_array_equal(x, y)
@@ -117,3 +120,17 @@ def test_a_damaged_entry_is_grouped_anew(
             assert "a broken cache entry is ignored" in caplog.text
     assert_same(match_log(str(log), settings, miner, tmp_path / "cache"), learned)
     assert len(groupings) == expected
+
+
+@pytest.mark.parametrize("windows", WINDOWS)
+def test_values_stand_beside_the_events_of_the_sequences(log: Path, tmp_path: Path, windows: dict[str, Any]) -> None:
+    parsed, _ = learn_log(str(log), InputSettings(**windows), tmp_path / "cache")
+    numbers = parsed.values
+    assert len(numbers) == len(parsed.sequences.event_id)
+    lines = log.read_text("utf-8").splitlines()
+    order = next(event for event, text in enumerate(parsed.events.templates) if "order <NUM> created" in text)
+    places = np.flatnonzero(parsed.sequences.event_id == order)
+    assert len(places)
+    for place in places:
+        number = float(lines[parsed.events.line[parsed.sessions.rows[place]] - 1].split("order ")[1].split()[0])
+        assert number in numbers.number[numbers.offsets[place] : numbers.offsets[place + 1]]

@@ -1,0 +1,226 @@
+"""What the variable parts of messages were, as numbers and hashes, put in the slots of each message's template.
+
+A template has a slot for each of its masks and one for each of its wildcards, in order; the first `MAX_VALUES` are
+kept. While a log is read only the values of masks are known (`MaskedValues`); which words are wildcards shows when the
+templates are fixed (`SlotPlan`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from struct import Struct
+from zlib import crc32
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ai_detect.parsing.masking import WILDCARD
+from ai_detect.tables import (
+    MAX_VALUES,
+    BoolArray,
+    Float32Array,
+    Float64Array,
+    Int8Array,
+    Int32Array,
+    Int64Array,
+    ValueTable,
+    ragged_rows,
+)
+
+UInt32Array = NDArray[np.uint32]
+UInt64Array = NDArray[np.uint64]
+
+_NUMBER = re.compile(r"[-+]?(?:\d+(?:[.,]\d+)?|\d{1,3}(?:,\d{3})+(?:\.\d+)?)(?:[eE][-+]?\d{1,3})?")
+_THOUSANDS = re.compile(r"[-+]?[1-9]\d{0,2}(?:,\d{3})+(?:\.\d+)?")
+_CLOCK = re.compile(r"(\d\d?):(\d\d):(\d\d(?:[.,]\d{1,9})?)")
+_ADDRESS = re.compile(r"(\d{1,3}(?:\.\d{1,3}){3}):(\d{1,5})")
+#: A word of one mask and a unit, such as "<NUM>ms" or "(<NUM>MB)"; durations in seconds, sizes in bytes.
+_MEASURE = re.compile(r"[^\w<>]*<[^<>]+>([num\u00b5]?s|min|m|h|d|[kKMGT]i?[bB]?|B)[^\w<>]*")
+_SECONDS = {
+    "ns": 1e-9,
+    "us": 1e-6,
+    "\u00b5s": 1e-6,
+    "ms": 1e-3,
+    "s": 1.0,
+    "m": 60.0,
+    "min": 60.0,
+    "h": 3600.0,
+    "d": 86400.0,
+}
+_THOUSAND = {"k": 1024.0, "K": 1024.0, "M": 1024.0**2, "G": 1024.0**3, "T": 1024.0**4}
+_PACKED = np.dtype([("number", "<f8"), ("key", "<u4")])
+_PACK = [Struct("<" + "dI" * n).pack for n in range(MAX_VALUES + 1)]
+#: Messages that are filled in at once; only memory depends on it.
+_BLOCK = 1 << 14
+_LARGEST = float(np.finfo(np.float32).max)
+
+
+def number_and_word(text: str) -> tuple[float, str]:
+    """The number that a text is, NaN where it is none, and what of it is compared as a word.
+
+    Commas separate thousands or decimals; hours, minutes and seconds are so many seconds. Of an address with a port the
+    port is the number and the host the word: together they would hardly ever be seen twice.
+    """
+    if ":" in text:
+        if address := _ADDRESS.fullmatch(text):
+            return float(address[2]), address[1]
+        if clock := _CLOCK.fullmatch(text):
+            return int(clock[1]) * 3600 + int(clock[2]) * 60 + float(clock[3].replace(",", ".")), text
+    elif _NUMBER.fullmatch(text):
+        if "," in text:
+            return float(text.replace(",", "" if _THOUSANDS.fullmatch(text) else ".")), text
+        return float(text), text
+    return float("nan"), text
+
+
+def hash_of(text: str) -> int:
+    """A hash of 32 bits that is the same everywhere."""
+    return crc32(text.encode("utf-8", "surrogatepass"))
+
+
+def packed(texts: Sequence[str]) -> bytes:
+    """What is kept of the values of one message, at most `MAX_VALUES`; bytes cost the least to keep and to join."""
+    kept: list[float | int] = []
+    for text in texts:
+        number, word = (float(text), text) if text.isdecimal() else number_and_word(text)
+        kept += (number, hash_of(word))
+    return _PACK[len(texts)](*kept)
+
+
+@dataclass(frozen=True)
+class MaskedValues:
+    """What the masks of messages stand for: message i holds rows `offsets[i]:offsets[i + 1]`."""
+
+    counts: Int8Array
+    number: Float32Array
+    key: UInt32Array
+
+    @classmethod
+    def of(cls, messages: Sequence[bytes]) -> MaskedValues:
+        """The values of messages, each as `packed` gives them."""
+        counts = np.fromiter(map(len, messages), np.int64, len(messages)) // _PACKED.itemsize
+        values = np.frombuffer(b"".join(messages), _PACKED)
+        return cls(counts.astype(np.int8), _float32(values["number"]), values["key"].astype(np.uint32))
+
+    @classmethod
+    def join(cls, parts: Sequence[MaskedValues]) -> MaskedValues:
+        """These messages, one part after another."""
+        parts = (cls.of(()), *parts)
+        return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in ("counts", "number", "key")))
+
+
+@dataclass(frozen=True)
+class SlotPlan:
+    """How the slots of distinct masked texts are filled: text i has the slots `offsets[i]:offsets[i + 1]`."""
+
+    offsets: Int64Array
+    first: Int64Array  # which of the text's masks is the first in this slot
+    n_masks: Int64Array  # masks in this slot: 1, but for a wildcard that stands for a word of none or several
+    word: UInt64Array  # hash of the masked word that a wildcard stands for
+    is_word: BoolArray
+    number: Float64Array  # of a word without masks; else the unit of the one mask, as a factor
+
+    @classmethod
+    def of(
+        cls,
+        texts: Iterable[str],
+        templates: Iterable[str | None],
+        words: Callable[[str], Sequence[str]],
+        written: re.Pattern[str],
+    ) -> SlotPlan:
+        """The plan of masked texts, each with its template, or None where it is a template of its own.
+
+        `words` splits a text as the templates were split; `written` finds the masks in one.
+        """
+        slots: list[tuple[int, int, int, bool, float]] = []
+        n_slots: list[int] = []
+        for text, template in zip(texts, templates, strict=True):
+            begin, n_masks = len(slots), len(written.findall(text))
+            if template is None or WILDCARD not in template:
+                slots += [(at, 1, 0, False, 1.0) for at in range(min(n_masks, MAX_VALUES))]
+            else:
+                slots += _slots(words(text), template.split(), n_masks, written)[:MAX_VALUES]
+            n_slots.append(len(slots) - begin)
+        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(np.array(n_slots, np.int64))])
+        columns = tuple(zip(*slots, strict=True)) or ((), (), (), (), ())
+        dtypes = (np.int64, np.int64, np.uint64, np.bool_, np.float64)
+        return cls(offsets, *(np.array(column, dtype) for column, dtype in zip(columns, dtypes, strict=True)))
+
+    def fill(self, text: Int64Array, values: MaskedValues) -> ValueTable:
+        """The values of messages in their slots; `text` says which text each message is."""
+        counts = np.diff(self.offsets)[text]
+        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
+        first = np.cumsum(values.counts, dtype=np.int64) - values.counts
+        number, key = np.empty(offsets[-1], np.float32), np.empty(offsets[-1], np.int32)
+        for begin in range(0, len(text), _BLOCK):
+            block = slice(begin, begin + _BLOCK)
+            slot = ragged_rows(self.offsets[text[block]], counts[block])
+            begins, n_masks = (np.repeat(column[block], counts[block]) for column in (first, values.counts))
+            rows = slice(offsets[begin], offsets[min(begin + _BLOCK, len(text))])
+            number[rows], key[rows] = self._filled(slot, begins, n_masks, values)
+        return ValueTable(offsets, number, key)
+
+    def _filled(
+        self, slot: Int64Array, begin: Int64Array, n_masks: Int8Array, values: MaskedValues
+    ) -> tuple[Float32Array, Int32Array]:
+        """Numbers and hashes in slots; the masks of their messages begin at row `begin` and are `n_masks`."""
+
+        def mask(nth: int, of: Int64Array) -> Int64Array:
+            """Rows of the nth mask in these slots; -1 where it is beyond the first MAX_VALUES of the message."""
+            at = self.first[slot[of]] + nth
+            return np.where(at < n_masks[of], begin[of] + at, -1)
+
+        is_word = self.is_word[slot]
+        number, hashes = np.full(len(slot), np.nan), self.word[slot]
+        one = np.flatnonzero(self.n_masks[slot] == 1)
+        row = mask(0, one)
+        number[one[row >= 0]] = values.number[row[row >= 0]]
+        number *= self.number[slot]
+        plain = ~is_word[one] & (row >= 0)
+        hashes[one[plain]] = values.key[row[plain]]
+        for nth in range(MAX_VALUES):
+            of = np.flatnonzero(is_word & (nth < self.n_masks[slot]))
+            row = mask(nth, of)
+            hashes[of[row >= 0]] = _mix(hashes[of[row >= 0]], values.key[row[row >= 0]].astype(np.uint64))
+        number = np.where(self.n_masks[slot] == 0, self.number[slot], number)
+        return _float32(number), hashes.astype(np.uint32).view(np.int32)
+
+
+def _slots(
+    words: Sequence[str], template: Sequence[str], n_masks_in_all: int, written: re.Pattern[str]
+) -> list[tuple[int, int, int, bool, float]]:
+    """The slots of a text whose words fit its template word for word; none where a mask is split between words, as
+    extra delimiters may have it.
+    """
+    slots = []
+    at = 0
+    for word, expected in zip(words, template, strict=True):
+        n_masks = len(written.findall(word)) if "<" in word else 0
+        if expected == WILDCARD:
+            number, kept = (_unit(word), word) if n_masks else number_and_word(word)
+            slots.append((at, n_masks, hash_of(kept), True, number))
+        else:
+            slots += ((at + nth, 1, 0, False, 1.0) for nth in range(n_masks))
+        at += n_masks
+    return slots if at == n_masks_in_all else []
+
+
+def _unit(word: str) -> float:
+    """The factor that makes seconds or bytes of the number in a masked word; 1 where it names no unit."""
+    measure = _MEASURE.fullmatch(word)
+    if measure is None:
+        return 1.0
+    return _SECONDS.get(measure[1]) or _THOUSAND.get(measure[1][0], 1.0)
+
+
+def _mix(left: UInt64Array, right: UInt64Array) -> UInt64Array:
+    """A hash of 32 bits of two, in this order."""
+    mixed = (left * np.uint64(0x9E3779B97F4A7C15)) ^ (right * np.uint64(0xBF58476D1CE4E5B9))
+    return np.asarray((mixed ^ (mixed >> np.uint64(29))) * np.uint64(0x94D049BB133111EB) >> np.uint64(32))
+
+
+def _float32(numbers: Float64Array) -> Float32Array:
+    """Numbers as float32, NaN where they do not fit."""
+    return np.where(np.abs(numbers) <= _LARGEST, numbers, np.nan).astype(np.float32)
