@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -193,23 +193,42 @@ class TrainingSettings(Settings):
     )
 
 
-class DetectionSettings(Settings):
-    """Detectors, their fusion and where an alarm begins."""
+class AlarmSettings(Settings):
+    """Where an alarm begins, in one of the user's terms or none."""
 
-    detection_method: DetectionMethod = setting("ensemble", "detector", "warn")
-    fusion_method: FusionMethod = setting("dynamic_weight", "how the ensemble combines its p-values", "warn")
+    #: The settings that exclude each other; at most one is given.
+    alarm_names: ClassVar[tuple[str, ...]] = ("contamination", "false_alarm_rate", "max_alerts_per_day", "fdr")
+
     contamination: float | None = setting(
         None, "expected share of anomalies in the training log, in (0, 0.5]", gt=0, le=0.5
     )
     false_alarm_rate: float | None = setting(
         None, "share of normal sessions that may raise an alarm, in (0, 0.5]", gt=0, le=0.5
     )
+    max_alerts_per_day: float | None = setting(
+        None, "false alarms a day, on average, at as many sessions a day as the training log has", gt=0, le=1e9
+    )
+    fdr: float | None = setting(
+        None,
+        "share of false alarms among all alarms of a scored log, on average, in (0, 0.5] (Benjamini-Hochberg: which "
+        "sessions are reported depends on the whole log, no score does)",
+        gt=0,
+        le=0.5,
+    )
 
     @model_validator(mode="after")
-    def _one_threshold(self) -> DetectionSettings:
-        if self.contamination is not None and self.false_alarm_rate is not None:
-            raise ValueError("--contamination and --false_alarm_rate exclude each other: both set the threshold")
+    def _one_threshold(self) -> AlarmSettings:
+        given = [f"--{name}" for name in self.alarm_names if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise ValueError(f"{' and '.join(given)} exclude each other: each of them sets the threshold")
         return self
+
+
+class DetectionSettings(AlarmSettings):
+    """Detectors, their fusion and where an alarm begins."""
+
+    detection_method: DetectionMethod = setting("ensemble", "detector", "warn")
+    fusion_method: FusionMethod = setting("static_weight", "how the ensemble combines its p-values", "warn")
 
 
 class RunSettings(InputSettings, EncoderSettings, TrainingSettings, DetectionSettings):

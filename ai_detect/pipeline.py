@@ -25,9 +25,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
 from ai_detect import artifacts
-from ai_detect.config import InputSettings, RunSettings, build
+from ai_detect.config import AlarmSettings, InputSettings, RunSettings, build
 from ai_detect.detectors.ensemble import DetectorBank
-from ai_detect.detectors.threshold import score_of
+from ai_detect.detectors.severity import failure_events
+from ai_detect.detectors.suspicion import suspected, trusted
+from ai_detect.detectors.threshold import Rule, daily_sessions, surprisal_of
+from ai_detect.detectors.values import NO_SLOT, ValueModel
 from ai_detect.detectors.views import SessionEvidence
 from ai_detect.encoder import embedding
 from ai_detect.encoder.model import SessionEncoder
@@ -37,10 +40,12 @@ from ai_detect.ingest.fingerprint import fingerprint_sources
 from ai_detect.parsing.template_miner import TemplateMiner
 from ai_detect.process_group import ProcessGroup
 from ai_detect.reporting.explain import Explanation, explain_sessions
-from ai_detect.reporting.findings import ModelIdentity
+from ai_detect.reporting.findings import ModelIdentity, session_spans
+from ai_detect.reporting.reasons import ValueSurprise
 from ai_detect.reporting.reference import ExplainContext, fit_context
+from ai_detect.reporting.wording import decodable
 from ai_detect.sequences.parsed_log import ParsedLog, Progress, Silent, match_log
-from ai_detect.tables import Float32Array, Int32Array, Int64Array, ScoreTable, SequenceTable
+from ai_detect.tables import MAX_VALUES, Float32Array, Int32Array, Int64Array, ScoreTable, SequenceTable
 from ai_detect.training.checkpoint import LoadedCheckpoint
 from ai_detect.training.data_check import check_same_data
 from ai_detect.training.encoder_task import EncoderTask
@@ -50,7 +55,7 @@ from ai_detect.training.state import TrainerState
 
 logger = logging.getLogger(__name__)
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MODEL_CARD = "model.json"
 MODEL_PARTS = (
     "templates.json",
@@ -59,7 +64,12 @@ MODEL_PARTS = (
     "detectors.safetensors",
     "normal.json",
     "normal.safetensors",
+    "values.safetensors",
 )
+
+
+#: Suspects that every report names.
+_SUSPECTS_NAMED = 3
 
 
 @dataclass(frozen=True)
@@ -69,6 +79,10 @@ class Scored:
     log: ParsedLog
     evidence: SessionEvidence
     scores: ScoreTable
+    odd_slot: Int32Array  # (n_events,) which value of each event is the oddest, as in `ValueSurprise`
+    method: str
+    rule: Rule  # where the threshold comes from, and
+    asked: float | None  # the number that the rule was given
 
 
 class LogAnomalyPipeline:
@@ -84,6 +98,7 @@ class LogAnomalyPipeline:
         encoder: SessionEncoder,
         bank: DetectorBank,
         normal: ExplainContext,
+        values: ValueModel,
         card: Mapping[str, Any],
     ) -> None:
         self.settings = settings
@@ -91,6 +106,7 @@ class LogAnomalyPipeline:
         self.encoder = encoder.eval()
         self.bank = bank
         self.normal = normal
+        self.values = values
         self.card = dict(card)
 
     @classmethod
@@ -109,14 +125,23 @@ class LogAnomalyPipeline:
 
         `check` is called between the parts and may raise to stop.
         """
-        evidence = _evidence(encoder, log, settings, progress)
+        values, odd = _learn_values(log)
         check()
-        bank = DetectorBank.fit(evidence, _event_vectors(encoder, log, settings), settings, settings.seed, check=check)
+        evidence = _evidence(encoder, log, settings, odd, progress)
+        check()
+        vectors, per_day = _event_vectors(encoder, log, settings), sessions_per_day(log)
+        bank = DetectorBank.fit(evidence, vectors, settings, settings.seed, sessions_per_day=per_day, check=check)
         check()
         normal = fit_context(
-            log.sequences, log.sessions.keys, log.events.n_known, surprise=evidence.surprise, normal=~bank.suspicious
+            log.sequences,
+            log.sessions.keys,
+            log.events.n_known,
+            templates=log.events.templates,
+            surprise=evidence.surprise,
+            normal=~bank.suspicious,
         )
-        return cls(settings, miner, encoder, bank, normal, card)
+        card = {**card, "training_suspects": _suspects_for_card(log, bank)}
+        return cls(settings, miner, encoder, bank, normal, values, card)
 
     def parse(self, spec: str, reading: InputSettings | None = None, *, progress: Progress | None = None) -> ParsedLog:
         """Parse a log with this model's templates and, unless `reading` says otherwise, its header layout and
@@ -130,37 +155,47 @@ class LogAnomalyPipeline:
         *,
         method: str | None = None,
         threshold: float | None = None,
-        false_alarm_rate: float | None = None,
+        alarm: AlarmSettings | None = None,
         progress: Progress | None = None,
     ) -> Scored:
         """Score the sessions of a log; a session's score does not depend on the others.
 
-        `threshold` (on the scale of the score) or `false_alarm_rate` (of the p-value) take the place of the model's
-        own.
+        `threshold` (on the scale of the score) or what `alarm` asks for take the place of the model's own. Raises
+        ConfigError where this model cannot tell what was asked for, or does not know the method.
         """
-        evidence = _evidence(self.encoder, log, self.settings, progress)
-        scores = self.bank.scores(evidence, _event_vectors(self.encoder, log, self.settings), method=method)
-        if false_alarm_rate is not None:
-            threshold = float(score_of(-np.log(np.array([false_alarm_rate])))[0])
+        limit = self.bank.threshold(method, alarm)
+        odd = self.values.surprise(log.sequences, log.values)
+        evidence = _evidence(self.encoder, log, self.settings, odd.surprise, progress)
+        vectors = _event_vectors(self.encoder, log, self.settings)
+        scores = self.bank.scores(evidence, vectors, method=method, alarm=alarm)
+        rule, asked = limit.rule, limit.asked
         if threshold is not None:
             scores = dataclasses.replace(scores, threshold=threshold, is_anomaly=scores.score >= threshold)
-        return Scored(log, evidence, scores)
+            rule, asked = "threshold", threshold
+        return Scored(log, evidence, scores, odd.slot, method or self.bank.default_method, rule, asked)
 
-    def score_by_method(self, scored: Scored) -> dict[str, ScoreTable]:
-        """The scores of every method for sessions whose evidence is there already."""
-        return self.bank.scores_by_method(scored.evidence, _event_vectors(self.encoder, scored.log, self.settings))
+    def score_by_method(self, scored: Scored, alarm: AlarmSettings | None = None) -> dict[str, ScoreTable]:
+        """The scores of every method for sessions whose evidence is there already; `alarm` as in `score`."""
+        vectors = _event_vectors(self.encoder, scored.log, self.settings)
+        return self.bank.scores_by_method(scored.evidence, vectors, alarm=alarm)
 
-    def detection(self, method: str | None = None) -> dict[str, Any]:
-        """How the threshold came about, for reports."""
-        name = method or self.bank.default_method
-        fit = self.bank.methods[name]
+    def detection(self, scored: Scored) -> dict[str, Any]:
+        """How the threshold came about, for reports: what was asked for (null: nothing), the false-alarm rate that this
+        is by the calibration, and the smallest rate that so many calibration sessions show without a fitted tail.
+        """
+        n_calibrated = self.bank.n_calibrated
         return {
-            "method": name,
+            "method": scored.method,
             "fusion": self.settings.fusion_method,
-            "rule": fit.threshold.rule,
-            "n_calibration_sessions": self.bank.n_judged,
+            "rule": scored.rule,
+            "asked": scored.asked,
+            "false_alarm_rate": float(np.exp(-surprisal_of(scored.scores.threshold))),
+            "n_calibration_sessions": n_calibrated,
+            "smallest_supported_rate": 1 / (n_calibrated + 1),
+            "training_sessions_per_day": self.bank.sessions_per_day,
             "suspected_contamination": self.bank.suspected_share,
-            "weights": dict(fit.weights),
+            "training_suspects": self.card["training_suspects"],
+            "weights": dict(self.bank.methods[scored.method].weights),
         }
 
     def explain(
@@ -171,8 +206,20 @@ class LogAnomalyPipeline:
         def expected(ids: Int32Array, position: int) -> list[tuple[int, float]]:
             return embedding.expected_events(self.encoder, ids, position, 3)
 
-        sequences, surprise = scored.log.sequences, scored.evidence.surprise
-        return explain_sessions(self.normal, sequences, sessions, surprise, expected, check=check)
+        log, evidence = scored.log, scored.evidence
+        # the time before an event has reasons of its own
+        of_value = np.where(scored.odd_slot < MAX_VALUES, scored.odd_slot, NO_SLOT).astype(np.int32)
+        values = ValueSurprise(np.where(of_value >= 0, evidence.odd, 0).astype(np.float32), of_value)
+        return explain_sessions(
+            self.normal,
+            log.sequences,
+            sessions,
+            evidence.surprise,
+            expected,
+            log.events.templates,
+            values,
+            check=check,
+        )
 
     @property
     def identity(self) -> ModelIdentity:
@@ -192,6 +239,7 @@ class LogAnomalyPipeline:
             artifacts.write_arrays(temporary / "detectors.safetensors", detector_arrays)
             artifacts.write_json(temporary / "normal.json", normal)
             artifacts.write_arrays(temporary / "normal.safetensors", normal_arrays)
+            artifacts.write_arrays(temporary / "values.safetensors", self.values.state())
             artifacts.write_bytes(temporary / "model.safetensors", encode_model(copy_weights(self.encoder)))
             parts = {name: artifacts.sha256_file(temporary / name) for name in MODEL_PARTS}
             self.card["hash"] = artifacts.sha256_json(parts)[:16]
@@ -234,11 +282,15 @@ class LogAnomalyPipeline:
             normal = ExplainContext.from_state(artifacts.parse_json(contents[part]), arrays)
             if normal.n_known != n_templates:
                 raise ValueError("the picture of normal was made with other templates")
+            part = "values.safetensors"
+            values = ValueModel.from_state(artifacts.parse_arrays(contents[part]))
+            if values.n_events != n_templates:
+                raise ValueError("the values were learned with other templates")
         except (ValueError, KeyError, ConfigError) as error:
             raise CheckpointError(
                 f"{folder / part}: not a model that this version can read ({_short(error)}); train again"
             ) from error
-        return cls(settings, miner, encoder, bank, normal, model.card.model_dump())
+        return cls(settings, miner, encoder, bank, normal, values, model.card.model_dump())
 
 
 class _HistoryRow(BaseModel):
@@ -261,6 +313,17 @@ class _History(BaseModel):
     resume_steps: list[Annotated[int, Field(ge=0, le=1 << 53)]]
 
 
+class _Suspects(BaseModel):
+    """Training sessions that look abnormal, where they are more than chance would have it."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    n_sessions: int = Field(ge=1, le=1 << 53)
+    n_suspected: int = Field(ge=1, le=1 << 53)
+    n_learned_from: int = Field(ge=0, le=1 << 53)
+    most_suspicious: list[str]
+
+
 class _Card(BaseModel):
     """Where a model comes from: what this program looks at, and what else `model_card` noted."""
 
@@ -270,6 +333,7 @@ class _Card(BaseModel):
     step: int = Field(ge=0, le=1 << 53)
     hash: str
     history: _History
+    training_suspects: _Suspects | None
 
 
 class _ModelFile(BaseModel):
@@ -277,7 +341,7 @@ class _ModelFile(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    format_version: int = Field(ge=1, le=FORMAT_VERSION)
+    format_version: int = Field(ge=FORMAT_VERSION, le=FORMAT_VERSION)
     card: _Card
     settings: dict[str, Any]
     parts: dict[str, str]
@@ -297,6 +361,11 @@ def _read_model_json(folder: Path) -> _ModelFile:
     if type(version) is int and version > FORMAT_VERSION:
         raise CheckpointError(
             f"{path} has format version {version}, this program reads up to {FORMAT_VERSION}: update ai-detect"
+        )
+    if type(version) is int and version < FORMAT_VERSION:
+        raise CheckpointError(
+            f"{path} has format version {version}, this program reads {FORMAT_VERSION}: resume_train.py makes the "
+            "model anew from its checkpoints, without training"
         )
     try:
         checked = _ModelFile.model_validate(model)
@@ -328,7 +397,7 @@ def _short(error: Exception) -> str:
 
 
 def _evidence(
-    encoder: SessionEncoder, log: ParsedLog, settings: RunSettings, progress: Progress | None
+    encoder: SessionEncoder, log: ParsedLog, settings: RunSettings, odd: Float32Array, progress: Progress | None
 ) -> SessionEvidence:
     words = word_matrix(log.events.templates, settings.n_word_buckets)
     with (progress or Silent()).stage("encoding", len(log.sessions), "sessions") as advance:
@@ -336,7 +405,40 @@ def _evidence(
     with (progress or Silent()).stage("reading each line in its context", len(log.sessions), "sessions") as advance:
         surprise = embedding.event_surprise(encoder, log.sequences, words, on_progress=advance)
     _check_finite(vectors, surprise)
-    return SessionEvidence(log.sequences, vectors, surprise)
+    failure = failure_events(log.events.templates, log.sequences.event_id, log.events.level[log.sessions.rows])
+    return SessionEvidence(log.sequences, vectors, surprise, failure, odd)
+
+
+def _learn_values(log: ParsedLog) -> tuple[ValueModel, Float32Array]:
+    """What values are usual in trusted sessions; how odd those of each event are by the other sessions, (n_events,)."""
+    normal = trusted(suspected(log.sequences))
+    of_normal = np.repeat(normal, log.sequences.lengths)
+    values, own = ValueModel.fit(
+        log.sequences.take(np.flatnonzero(normal)), log.values.take(np.flatnonzero(of_normal)), log.events.n_known
+    )
+    odd = values.surprise(log.sequences, log.values).surprise.copy()
+    odd[of_normal] = own.surprise
+    return values, odd
+
+
+def sessions_per_day(log: ParsedLog) -> float | None:
+    """How many sessions a day a log has, None where it has no times."""
+    return daily_sessions(session_spans(log.events, log.sessions).start_time)
+
+
+def _suspects_for_card(log: ParsedLog, bank: DetectorBank) -> dict[str, Any] | None:
+    """What reports say of a training log that looks dirty, None of one that does not."""
+    learned_from = trusted(bank.suspected)
+    if learned_from.all():
+        return None
+    suspects = np.flatnonzero(bank.suspected)
+    worst = suspects[np.argsort(-bank.suspicion, kind="stable")[:_SUSPECTS_NAMED]]
+    return {
+        "n_sessions": len(bank.suspected),
+        "n_suspected": len(suspects),
+        "n_learned_from": int(learned_from[suspects].sum()),
+        "most_suspicious": [decodable(log.sessions.keys[session]) for session in worst],
+    }
 
 
 def _check_finite(*arrays: Float32Array) -> None:
@@ -435,8 +537,8 @@ def training_task(
     settings: RunSettings,
     group: ProcessGroup,
 ) -> EncoderTask:
-    """What the trainer works on."""
-    return EncoderTask(model, train, validation, settings, group)
+    """What the trainer works on: sessions that look abnormal themselves are not learned from, where they are many."""
+    return EncoderTask(model, train, validation, settings, group, trusted=trusted(suspected(train)))
 
 
 def _event_vectors(encoder: SessionEncoder, log: ParsedLog, settings: RunSettings) -> Float32Array:

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import CliPositionalArg
 
-from ai_detect.config import DetectionMethod, InputSettings, RunSettings, Settings, compilable, setting
+from ai_detect.config import AlarmSettings, DetectionMethod, InputSettings, RunSettings, Settings, compilable, setting
 
 
 class OutputSettings(Settings):
@@ -111,11 +111,12 @@ class ResumeCommand(RunCommand):
         return self
 
 
-class DetectCommand(ReadingCommand):
+class DetectCommand(ReadingCommand, AlarmSettings):
     """Score a log with a trained model and report the anomalies, each with its lines and reasons."""
 
     grouped_by: ClassVar[GroupedBy] = "model"
     streams: ClassVar[bool] = True
+    alarm_names: ClassVar[tuple[str, ...]] = ("threshold", *AlarmSettings.alarm_names)
 
     log_file: str = setting(..., "log to score: a file, glob, folder or - for standard input")
     model_dir: Path = setting(
@@ -128,19 +129,12 @@ class DetectCommand(ReadingCommand):
     threshold: float | None = setting(
         None, "alarm at this calibrated score and above (default: the model's)", ge=0, le=1
     )
-    false_alarm_rate: float | None = setting(None, "alarm where the p-value is at most this", gt=0, le=0.5)
     top_k: int = setting(50, "anomalies shown in the report, most abnormal first (files hold all)", ge=0)
     fail_on_anomaly: bool = setting(False, "exit with 3 where anomalies are found")
     format: Literal["all", "csv", "jsonl", "html"] = setting("all", "which result files to write beside summary.json")
 
-    @model_validator(mode="after")
-    def _one_threshold(self) -> DetectCommand:
-        if self.threshold is not None and self.false_alarm_rate is not None:
-            raise ValueError("--threshold and --false_alarm_rate exclude each other")
-        return self
 
-
-class EvaluateCommand(ReadingCommand):
+class EvaluateCommand(ReadingCommand, AlarmSettings):
     """Measure a model on a log, with labels (quality) or without (alarm rate and drift)."""
 
     grouped_by: ClassVar[GroupedBy] = "model"

@@ -31,7 +31,7 @@ def run(command: DetectCommand, typed: Mapping[str, Any]) -> int:
             log,
             method=command.detection_method,
             threshold=command.threshold,
-            false_alarm_rate=command.false_alarm_rate,
+            alarm=command,
             progress=progress,
         )
         timings = {"load": loaded - begun, "parse": parsed - loaded, "score": time.monotonic() - parsed}
@@ -40,7 +40,6 @@ def run(command: DetectCommand, typed: Mapping[str, Any]) -> int:
             scored,
             top_k=command.top_k,
             timings_s=timings,
-            method=command.detection_method,
             check=lambda: signals.check("explaining"),
         )
     if command.output_dir == "-":

@@ -14,7 +14,7 @@ from ai_detect.cli.command_settings import EvaluateCommand
 from ai_detect.cli.detect_command import reading_settings
 from ai_detect.cli.model_folder import load_model
 from ai_detect.cli.progress import TerminalProgress
-from ai_detect.cli.results import describe
+from ai_detect.cli.results import describe, print_notes
 from ai_detect.errors import ConfigError, DataError
 from ai_detect.evaluation.baselines import QUANTILE, run_baselines
 from ai_detect.evaluation.metrics import curve, distinct_sessions, measure_twice, recall_by_kind, unlabelled
@@ -44,17 +44,16 @@ def run(command: EvaluateCommand, typed: Mapping[str, Any]) -> int:
         elif command.label_regex is not None:
             labels = labels_by_regex(command.label_regex, log.sources, log.events, log.sessions, command.encoding)
         method: str = command.detection_method or pipeline.bank.default_method
-        scored = pipeline.score(log, method=method, progress=progress)
+        scored = pipeline.score(log, method=method, alarm=command, progress=progress)
         by_method = {method: scored.scores}
         if command.eval_all_methods:
-            by_method |= pipeline.score_by_method(scored)
+            by_method |= pipeline.score_by_method(scored, command)
         evaluation = _evaluate(pipeline, scored, method, by_method, labels)
         described = describe(
             pipeline,
             scored,
             top_k=command.top_k,
             timings_s={"total": time.monotonic() - begun},
-            method=method,
             check=lambda: signals.check("explaining"),
         )
     folder = Path(command.output_dir)
@@ -73,6 +72,7 @@ def run(command: EvaluateCommand, typed: Mapping[str, Any]) -> int:
             f"{folder}: the report cannot be written ({error.strerror}); give another --output_dir"
         ) from error
     _print(evaluation, folder)
+    print_notes(described)
     return 0
 
 
@@ -101,7 +101,7 @@ def _evaluate(
         "method": method,
         "n_sessions": len(scores),
         "threshold": scores.threshold,
-        "detection": {key: value for key, value in pipeline.detection(method).items() if not isinstance(value, dict)},
+        "detection": {key: value for key, value in pipeline.detection(scored).items() if not isinstance(value, dict)},
         "unlabelled": dict(unlabelled(scores)),
     }
     if labels is None:
@@ -130,7 +130,7 @@ def _evaluate(
         "recall_by_kind": recall_by_kind(labels, scores.is_anomaly, log.sequences, log.events.n_known, shortest),
         "notes": [
             f"F1, precision, recall and false-positive rate are at thresholds chosen without labels: the "
-            f"model's own, and for "
+            f"{'one asked for' if scored.asked is not None else 'default'}, and for "
             f"baselines the {QUANTILE:.0%} quantile of held-out training scores. The best possible F1 is an oracle's.",
             "Baselines are fitted on the model's reference sessions: those of training that do not look "
             "abnormal themselves.",

@@ -22,6 +22,7 @@ _GROUPS: dict[type[config.Settings], str] = {
     config.InputSettings: "reading and grouping lines",
     config.EncoderSettings: "encoder",
     config.TrainingSettings: "training and checkpoints",
+    config.AlarmSettings: "where an alarm begins (give one of these, or none)",
     config.DetectionSettings: "detection",
     command_settings.OutputSettings: "output",
 }

@@ -50,7 +50,8 @@ COMMANDS: dict[str, Command] = {
         "ai_detect.cli.detect_command",
         "  {prog} --log_file ./dataset/test.log\n"
         "  zcat app.log.gz | {prog} --log_file - --output_dir -\n"
-        "  {prog} --log_file new.log --false_alarm_rate 0.001 --fail_on_anomaly",
+        "  {prog} --log_file new.log --false_alarm_rate 0.001 --fail_on_anomaly\n"
+        "  {prog} --log_file new.log --max_alerts_per_day 5",
     ),
     "evaluate": Command(
         command_settings.EvaluateCommand,

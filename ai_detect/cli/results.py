@@ -10,12 +10,24 @@ from pathlib import Path
 from typing import Any
 
 from ai_detect import artifacts
+from ai_detect.detectors.suspicion import trusted
 from ai_detect.errors import DataError
 from ai_detect.ingest.log_reader import fetch_lines
 from ai_detect.pipeline import LogAnomalyPipeline, Scored
-from ai_detect.reporting.findings import anomalies_jsonl, build_findings, rank_anomalies, scores_csv, summarise
+from ai_detect.reporting.findings import (
+    SUSPECTS_FILE,
+    anomalies_jsonl,
+    build_findings,
+    calibration_limit,
+    rank_anomalies,
+    scores_csv,
+    summarise,
+    suspects_csv,
+    threshold_origin,
+)
 from ai_detect.reporting.report import ScoredLog, detection_report, rows_to_read
 from ai_detect.reporting.wording import visible
+from ai_detect.sequences.parsed_log import ParsedLog
 from ai_detect.tables import EventTable, Int64Array
 from ai_detect.training.state import versions
 
@@ -28,7 +40,6 @@ def describe(
     *,
     top_k: int,
     timings_s: Mapping[str, float],
-    method: str | None = None,
     check: Callable[[], None] = lambda: None,
 ) -> ScoredLog:
     """Explain every anomaly and reread the lines that findings and pages quote."""
@@ -47,7 +58,7 @@ def describe(
         scored.scores,
         findings,
         model=pipeline.identity,
-        detection=pipeline.detection(method),
+        detection=pipeline.detection(scored),
         timings_s={**timings_s, "explain": time.monotonic() - begun},
         versions=versions(),
     )
@@ -100,6 +111,22 @@ def write_results(
         raise DataError(f"{folder}: results cannot be written ({error.strerror}); give another --output_dir") from error
 
 
+def write_suspects(pipeline: LogAnomalyPipeline, log: ParsedLog, folder: Path) -> None:
+    """training_suspects.csv beside the results of a training whose log looks dirty; none stays of an earlier one."""
+    path = folder / SUSPECTS_FILE
+    try:
+        if pipeline.card["training_suspects"] is None:
+            path.unlink(missing_ok=True)
+            return
+        bank = pipeline.bank
+        folder.mkdir(parents=True, exist_ok=True)
+        artifacts.write_text(
+            path, suspects_csv(log.events, log.sessions, bank.suspected, bank.suspicion, trusted(bank.suspected))
+        )
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written ({error.strerror}); give another --output_dir") from error
+
+
 def print_summary(described: ScoredLog, folder: Path, shown: int = 5) -> None:
     """What was found, in a few lines on standard output."""
     summary = described.summary
@@ -107,6 +134,7 @@ def print_summary(described: ScoredLog, folder: Path, shown: int = 5) -> None:
         f"{summary['n_anomalies']:,} of {summary['n_sessions']:,} sessions are anomalies "
         f"({summary['n_lines']:,} lines, threshold {summary['threshold']:.4f})"
     )
+    print(f"threshold: {threshold_origin(summary['detection'])}; {calibration_limit(summary['detection'])}")
     for finding in described.findings[:shown]:
         source = finding["source"]
         reasons = finding["reasons"]

@@ -22,12 +22,14 @@ from ai_detect.cli.flags import program_name
 from ai_detect.cli.progress import TerminalProgress
 from ai_detect.cli.run_folders import check_writable, finished_at
 from ai_detect.config import RunSettings
+from ai_detect.detectors.threshold import rate_of_alerts
 from ai_detect.errors import CheckpointError, ConfigError, DataError, Interrupted
 from ai_detect.pipeline import (
     LogAnomalyPipeline,
     encoder_of_checkpoint,
     grown_encoder,
     model_card,
+    sessions_per_day,
     training_task,
     untrained_encoder,
 )
@@ -161,6 +163,8 @@ def evaluation_log(command: RunCommand, settings: RunSettings, miner: Any, stage
 def training_data(
     command: RunCommand, settings: RunSettings, log: ParsedLog, evaluation: ParsedLog | None
 ) -> TrainingData:
+    if settings.max_alerts_per_day is not None:
+        rate_of_alerts(settings.max_alerts_per_day, sessions_per_day(log))  # an error, before anything is trained
     train, validation = log.sequences, None
     if evaluation is not None:
         validation = evaluation.sequences
@@ -276,7 +280,8 @@ def finish(
         ) from error
     logger.info("saved %s (weights of step %d)", model_dir_of(command), chosen.checkpoint.step)
     fitted = time.monotonic()
-    from ai_detect.cli.results import describe, print_summary, write_results  # jinja2, matplotlib: not before training
+    # jinja2, matplotlib: not before training
+    from ai_detect.cli.results import describe, print_summary, write_results, write_suspects
 
     shown = data.log if data.evaluation is None else data.evaluation
     scored = pipeline.score(shown, progress=progress)
@@ -284,6 +289,7 @@ def finish(
     described = describe(pipeline, scored, top_k=50, timings_s=timings, check=lambda: signals.check("the report"))
     folder = Path(command.output_dir)
     write_results(described, folder, top_k=50, history=pipeline.card["history"])
+    write_suspects(pipeline, data.log, folder)
     print_summary(described, folder)
     ended = state.step
     if plan.action != "train":  # new detectors from an earlier checkpoint do not undo what was trained

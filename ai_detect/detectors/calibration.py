@@ -14,6 +14,8 @@ from ai_detect.tables import Float64Array
 _TAIL_SHARE, _TAIL_LEAST = 0.05, 10
 #: Range of the tail's shape: above 0 no score is impossible, and a view that runs away is taken ever less seriously.
 _SHAPES = (0.1, 0.5)
+#: Share of the scores that `fit_bulk` does not go by.
+_BULK_TAIL = 0.05
 #: Distinct scores that are kept; beyond that the lower ones are thinned out.
 _KEPT = 4096
 #: Beyond any score; sums and differences of numbers below it stay finite.
@@ -53,6 +55,23 @@ class TailCalibration:
             kept = np.concatenate([lower, np.arange(len(values) - _KEPT // 2, len(values))])
             values, surprisals = values[kept], surprisals[kept]
         return cls(values, surprisals, scale, shape)
+
+    @classmethod
+    def fit_bulk(cls, scores: Float64Array) -> TailCalibration:
+        """Fit to held-out scores of training sessions, but for the highest: the tail goes on as the bulk falls off.
+
+        What a dirty log holds beyond the bulk, or one odd session of a clean one, so does not make its like usual; how
+        far out a score lies is not lost to its rank. Raises ValueError as `fit`.
+        """
+        ranked = cls.fit(scores)
+        median, upper = np.quantile(scores, [0.5, 1 - _BULK_TAIL])
+        if upper <= median:  # there is no bulk to go by
+            return ranked
+        level = -float(np.log(_BULK_TAIL))
+        below = ranked.values < upper
+        values = np.append(ranked.values[below], upper)
+        surprisals = np.append(np.minimum(ranked.surprisals[below], level), level)
+        return cls(values, surprisals, float(upper - median) / float(np.log(0.5 / _BULK_TAIL)), _SHAPES[0])
 
     def surprisal(self, scores: Float64Array) -> Float64Array:
         """-ln of the p-values, (n,) float64, at least 0."""

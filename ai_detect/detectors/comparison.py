@@ -1,8 +1,7 @@
 """Sessions to score against the sessions of training: views, reference rows and detectors, before any calibration.
 
-Training logs are seldom clean, and a repeated anomaly is its own nearest neighbour. So each training session carries
-our doubt in it as one more coordinate, which sessions to score do not have: the less credible a neighbour, the farther
-away it is. On a clean log there is hardly any doubt, and nothing changes.
+Training logs are seldom clean, and a repeated anomaly is its own nearest neighbour: all is learned from the sessions
+that are trusted (`suspicion`). On a clean log these are all.
 """
 
 from __future__ import annotations
@@ -15,22 +14,20 @@ import numpy as np
 from ai_detect.artifacts import check_array
 from ai_detect.detectors.components import COMPONENTS
 from ai_detect.detectors.detectors import DETECTORS, Detector
-from ai_detect.detectors.reference import Reference, distinct_rows, make_reference, spacing
-from ai_detect.detectors.suspicion import suspected, suspicion
+from ai_detect.detectors.reference import Reference, distinct_rows, make_reference
+from ai_detect.detectors.suspicion import suspected, trusted
 from ai_detect.detectors.views import SessionEvidence, SessionViews
 from ai_detect.tables import BoolArray, Float32Array, Float64Array
 
 logger = logging.getLogger(__name__)
 
-#: Views whose rows are compared by distance and carry the suspicion.
-_SPATIAL = frozenset({"presence", "counts", "embedding"})
 #: Views that some component looks at.
 _VIEWS = sorted({component.view for component in COMPONENTS})
 _COMPONENTS = {component.name: component for component in COMPONENTS}
 #: Training sessions whose scores are stored, to notice on load that a library scores differently.
 _N_CHECKED = 32
 #: Columns of the views that are as wide for every log.
-_WIDTHS = {"rarity": 1, "novelty": 2, "order": 2, "surprise": 2, "timing": 3, "profile": 10}
+_WIDTHS = {"rarity": 1, "relations": 2, "novelty": 2, "severity": 2, "order": 2, "surprise": 2, "timing": 3}
 #: Beyond any number in a row; sums of squares stay finite.
 _LARGEST = 1e30
 
@@ -54,26 +51,24 @@ class Comparison:
         self._detectors: dict[str, Detector] = {}
 
     @classmethod
-    def fit(cls, evidence: SessionEvidence, event_vectors: Float32Array, seed: int) -> Comparison:
-        """Learn from training sessions what the views and the detectors need."""
-        views = SessionViews.fit(evidence, event_vectors)
-        matrices = views.transform(evidence, event_vectors)
-        rarity = matrices["rarity"][:, 0].astype(np.float64)
-        doubt = suspicion(rarity)
-        references = {}
-        for view in _VIEWS:
-            matrix = matrices[view]
-            if view in _SPATIAL:
-                matrix = np.column_stack([matrix, (doubt * spacing(matrix, seed)).astype(np.float32)])
-            references[view] = make_reference(matrix, seed)
-        return cls(seed, views, references, suspected(rarity))
+    def fit(
+        cls, evidence: SessionEvidence, event_vectors: Float32Array, seed: int, suspects: BoolArray | None = None
+    ) -> Comparison:
+        """Learn from training sessions what the views and the detectors need; `suspects` (n_sessions,) are those that
+        look abnormal themselves (default: by the set of their events).
+        """
+        suspects = suspected(evidence.sequences) if suspects is None else suspects
+        normal = evidence.take(np.flatnonzero(trusted(suspects)))
+        views = SessionViews.fit(normal, event_vectors)
+        matrices = views.transform(normal, event_vectors)
+        return cls(seed, views, {view: make_reference(matrices[view], seed) for view in _VIEWS}, suspects)
 
     def raw_scores(
         self, evidence: SessionEvidence, event_vectors: Float32Array, names: Collection[str]
     ) -> dict[str, Float64Array]:
         """Scores of sessions by the named components, each (n_sessions,) float64; equal rows are scored once."""
         views = sorted({_COMPONENTS[name].view for name in names})
-        rows = self._rows(evidence, event_vectors, views)
+        rows = self._views.transform(evidence, event_vectors)
         scores = {}
         for view in views:
             first, inverse = distinct_rows(rows[view])
@@ -85,7 +80,8 @@ class Comparison:
     def keep_checks(self, evidence: SessionEvidence, event_vectors: Float32Array, check: Callable[[], None]) -> None:
         """Fit every detector and store what it makes of some of these sessions; `check` may raise to stop."""
         some = np.linspace(0, len(evidence) - 1, min(len(evidence), _N_CHECKED)).astype(np.int64)
-        rows = self._rows(evidence.take(some), event_vectors, _VIEWS)
+        matrices = self._views.transform(evidence.take(some), event_vectors)
+        rows = {view: matrices[view] for view in _VIEWS}
         scores = {}
         for name, component in _COMPONENTS.items():
             check()
@@ -106,12 +102,12 @@ class Comparison:
         views = SessionViews.from_state(
             {n.removeprefix("views/"): a for n, a in arrays.items() if n.startswith("views/")}
         )
-        widths = {"presence": views.n_columns, "counts": views.n_columns, **_WIDTHS}
+        n_columns = {"presence": views.n_columns, "counts": views.n_columns}
+        widths = {**n_columns, **_WIDTHS, "values": 2, "profile": sum(_WIDTHS.values())}
         references, checks = {}, {}
         for view in _VIEWS:
             rows, weights = arrays[f"rows/{view}"], arrays[f"weights/{view}"]
-            width = widths[view] + (view in _SPATIAL) if view in widths else None
-            check_array(f"rows of {view}", rows, np.float32, (None, width), low=-_LARGEST, high=_LARGEST)
+            check_array(f"rows of {view}", rows, np.float32, (None, widths.get(view)), low=-_LARGEST, high=_LARGEST)
             check_array(f"weights of {view}", weights, np.float64, (len(rows),), low=1e-9, high=_LARGEST)
             if rows.size == 0:
                 raise ValueError(f"{view} has no rows to compare with")
@@ -124,21 +120,15 @@ class Comparison:
             check_array(f"checks of {name}", checks[name], np.float64, (len(checks[component.view]),))
         if any(len(check) != n_checked for check in checks.values()) or n_checked > _N_CHECKED:
             raise ValueError("the checks are not of the same sessions")
-        check_array("suspected", arrays["suspected"], np.uint8, (views.n_sessions,), high=1)
+        check_array("suspected", arrays["suspected"], np.uint8, (None,), high=1)
+        if len(arrays["suspected"]) < views.n_sessions:
+            raise ValueError("more sessions were trusted than there were")
         return cls(seed, views, references, arrays["suspected"].astype(np.bool_), checks)
 
     @property
     def widths(self) -> tuple[int, int]:
         """Lengths of the event vectors and the session vectors that this was fitted on."""
-        return self._views.known_vectors.shape[1], self._references["embedding"].rows.shape[1] - 1
-
-    def _rows(
-        self, evidence: SessionEvidence, event_vectors: Float32Array, views: Collection[str]
-    ) -> dict[str, Float32Array]:
-        """The rows of sessions to score: they are above suspicion."""
-        matrices = self._views.transform(evidence, event_vectors)
-        nothing = np.zeros((len(evidence), 1), np.float32)
-        return {view: np.hstack([matrices[view], nothing]) if view in _SPATIAL else matrices[view] for view in views}
+        return self._views.known_vectors.shape[1], self._references["embedding"].rows.shape[1]
 
     def _detector(self, name: str) -> Detector:
         if name not in self._detectors:

@@ -23,6 +23,9 @@ _FREQUENT_ROWS = 4096
 _N_CLUSTERS = 8
 #: What leaving the reference's range adds at most to the score of an isolation forest, which lies in [-.5, .5].
 _BEYOND = 0.25
+#: Share of the training sessions that a `MassDetector` looks for, and the rows that it looks from at once.
+_MASS = 0.02
+_BLOCK = 512
 #: Numbers in a reference from which threads are worth their start.
 _LARGE = 200_000
 
@@ -122,6 +125,34 @@ class TailDetector:
         return np.maximum(right, left)
 
 
+class MassDetector:
+    """Distance to so many of the nearest training sessions that a repeated anomaly cannot be them all: `_MASS` of all.
+
+    The k-th nearest neighbour (Ramaswamy et al., 2000) with k a share of the sessions, duplicates counted.
+    """
+
+    def __init__(self) -> None:
+        self._reference = Reference(np.zeros((0, 0), np.float32), np.zeros(0))
+
+    def fit(self, reference: Reference) -> None:
+        """Keep the rows; all work is done when scoring."""
+        self._reference = reference
+
+    def decision_function(self, rows: Float32Array) -> Float64Array:
+        """The distances."""
+        from scipy.spatial.distance import cdist
+
+        known, weights = self._reference.rows, self._reference.weights
+        scores = np.zeros(len(rows))
+        for start in range(0, len(rows), _BLOCK):
+            distances = cdist(rows[start : start + _BLOCK], known)
+            order = np.argsort(distances, axis=1, kind="stable")
+            reached = np.cumsum(weights[order], axis=1) >= _MASS * weights.sum()
+            nearest = order[np.arange(len(order)), reached.argmax(axis=1)]
+            scores[start : start + _BLOCK] = distances[np.arange(len(order)), nearest]
+        return scores
+
+
 class NearestCentre:
     """K-means for PyOD's CBLOF that assigns by exact distances: scikit-learn's products round with the batch."""
 
@@ -180,6 +211,7 @@ def _clusters(rows: Float64Array, seed: int) -> Any:
 #: By name; each takes a seed.
 DETECTORS: dict[str, Callable[[int], Detector]] = {
     "knn": lambda seed: PyodDetector(_nearest, seed),
+    "mass": lambda seed: MassDetector(),
     "lof": lambda seed: PyodDetector(_local_density, seed),
     "iforest": lambda seed: PyodDetector(_isolation_forest, seed, by_frequency=True, splits_in_range=True),
     "cluster": lambda seed: PyodDetector(_clusters, seed, by_frequency=True),

@@ -12,14 +12,15 @@ from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ai_detect.artifacts import check_array, first_problem
-from ai_detect.config import DetectionMethod, DetectionSettings, FusionMethod
+from ai_detect.config import AlarmSettings, DetectionMethod, DetectionSettings, FusionMethod
 from ai_detect.detectors.calibration import TailCalibration
 from ai_detect.detectors.comparison import Comparison
 from ai_detect.detectors.components import COMPONENTS, METHODS, Component, components_of
-from ai_detect.detectors.threshold import Rule, Threshold, choose_threshold, far_out, score_of
+from ai_detect.detectors.suspicion import suspected, trusted
+from ai_detect.detectors.threshold import Rule, Threshold, asked_threshold, choose_threshold, score_of
 from ai_detect.detectors.views import SessionEvidence
 from ai_detect.errors import ConfigError, DataError
 from ai_detect.tables import BoolArray, Float32Array, Float64Array, Int64Array, ScoreTable
@@ -29,10 +30,12 @@ _FOLDS = 5
 _RUNS = 100
 #: Share of its prior weight that a component keeps where it agrees with no other.
 _LEAST_VOICE = 0.1
-#: Weight of -ln p beyond that of all training sessions.
-_OUTCRY = 0.2
+#: Exponent of the mean over the components: above 1, so that one loud voice is worth more than many that murmur.
+_LOUDNESS = 1.5
 #: Training sessions that calibrate; more would cost time and change nothing but p-values below .0001.
 _MOST_JUDGED = 10_000
+#: Beyond any -ln p.
+_MOST_SURPRISED = 1e6
 _FORMAT = 1
 
 
@@ -41,13 +44,22 @@ class _StoredThreshold(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
-    surprisal: float = Field(ge=0, le=1e6)
+    surprisal: float = Field(ge=0, le=_MOST_SURPRISED)
     rule: Rule
     training_share: float = Field(ge=0, le=1)
+    asked: float | None = Field(gt=0, le=1e9)
+
+    @model_validator(mode="after")
+    def _a_rule_has_its_number(self) -> _StoredThreshold:
+        if (self.asked is None) != (self.rule in ("budget", "suspects")):
+            raise ValueError(f"asked {self.asked} does not fit the rule {self.rule}")
+        if self.rule == "fdr" and self.asked is not None and self.asked > 1:
+            raise ValueError(f"fdr {self.asked} is not a share")
+        return self
 
 
 class _StoredMethod(BaseModel):
-    """A `MethodFit` in detectors.json, but for its calibration."""
+    """A `MethodFit` in detectors.json, but for its arrays."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
@@ -61,10 +73,12 @@ class _Stored(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     format_version: int = Field(ge=1, le=_FORMAT)
-    seed: int = Field(ge=0, lt=1 << 63)
+    seed: int = Field(ge=0, lt=1 << 32)
     detection_method: DetectionMethod
     fusion_method: FusionMethod
     n_judged: int = Field(ge=1)
+    n_calibrated: int = Field(ge=1)
+    sessions_per_day: float | None = Field(gt=0)
     components: list[str]
     methods: dict[DetectionMethod, _StoredMethod]
 
@@ -76,12 +90,14 @@ class MethodFit:
     weights: Mapping[str, float]  # by component, their sum is 1
     calibration: TailCalibration
     threshold: Threshold
+    held_out: Float64Array  # (n_judged,) -ln p of training sessions that were held out
 
 
 class DetectorBank:
     """Every method, fitted; `suspicious` (n_training,) marks training sessions that the chosen method would report.
 
-    `n_judged` training sessions, held out in turn, made the calibration.
+    `n_judged` training sessions were held out in turn, and the `n_calibrated` of them that are trusted made the
+    calibration. `suspicion` (n_suspected,) is the -ln p of the sessions that `suspected` marks.
     """
 
     def __init__(
@@ -92,7 +108,10 @@ class DetectorBank:
         default_method: DetectionMethod,
         fusion: FusionMethod,
         n_judged: int,
+        n_calibrated: int,
         suspicious: BoolArray,
+        suspicion: Float64Array,
+        sessions_per_day: float | None,
     ) -> None:
         self._comparison = comparison
         self._calibrations = calibrations
@@ -100,7 +119,10 @@ class DetectorBank:
         self.default_method = default_method
         self._fusion = fusion
         self.n_judged = n_judged
+        self.n_calibrated = n_calibrated
         self.suspicious = suspicious
+        self.suspicion = suspicion
+        self.sessions_per_day = sessions_per_day
 
     @classmethod
     def fit(
@@ -110,65 +132,103 @@ class DetectorBank:
         settings: DetectionSettings,
         seed: int,
         *,
+        sessions_per_day: float | None = None,
         check: Callable[[], None] = lambda: None,
     ) -> DetectorBank:
         """Fit all detectors and calibrate them on sessions that they were not fitted on.
 
-        `event_vectors` (n_templates, d) float32 describes the text of each event. `check` is called now and then and
-        may raise to stop. The result depends on the sessions in their order and on the seed alone.
+        `event_vectors` (n_templates, d) float32 describes the text of each event; `sessions_per_day` of the training
+        log, None where it has no times. `check` is called now and then and may raise to stop. The result depends on the
+        sessions in their order and on the seed alone.
         """
         if len(evidence) == 0:
             raise DataError("there is no session to fit the detectors on")
-        judged, held_out = _held_out_scores(evidence, event_vectors, seed, check)
-        calibrations = {name: TailCalibration.fit(raw) for name, raw in held_out.items()}
-        surprisals = {name: calibrations[name].surprisal(raw) for name, raw in held_out.items()}
-        comparison = Comparison.fit(evidence, event_vectors, seed)
+        suspects = suspected(evidence.sequences)
+        judged, held_out = _held_out_scores(evidence, event_vectors, suspects, seed, check)
+        comparison = Comparison.fit(evidence, event_vectors, seed, suspects)
+        normal = trusted(suspects)[judged]
+        calibrations, surprisals = _calibrated(held_out, normal)
         comparison.keep_checks(evidence, event_vectors, check)
         methods: dict[str, MethodFit] = {}
         fused: dict[str, Float64Array] = {}
         for method in METHODS:
-            weights = _weights(components_of(method), surprisals, settings.fusion_method)
-            statistic = _fuse(surprisals, weights, settings.fusion_method, len(judged))
-            calibration = TailCalibration.fit(statistic)
-            fused[method] = calibration.surprisal(statistic)
+            weights, calibration, fused[method] = _fit_method(method, surprisals, settings.fusion_method, normal)
             threshold = choose_threshold(
                 fused[method],
                 comparison.suspected[judged],
-                float(calibration.surprisal(np.array([far_out(statistic)]))[0]),
-                contamination=settings.contamination,
-                false_alarm_rate=settings.false_alarm_rate,
+                normal,
+                settings,
+                sessions_per_day,
             )
-            methods[method] = MethodFit(weights, calibration, threshold)
+            methods[method] = MethodFit(weights, calibration, threshold, fused[method])
         chosen = settings.detection_method
         suspicious = comparison.suspected.copy()
         suspicious[judged] = fused[chosen] >= methods[chosen].threshold.surprisal
-        return cls(comparison, calibrations, methods, chosen, settings.fusion_method, len(judged), suspicious)
+        made = cls(
+            comparison,
+            calibrations,
+            methods,
+            chosen,
+            settings.fusion_method,
+            len(judged),
+            int(normal.sum()),
+            suspicious,
+            np.zeros(0),
+            sessions_per_day,
+        )
+        made.suspicion = made._suspicion_of(evidence, event_vectors, judged)
+        return made
+
+    @property
+    def suspected(self) -> BoolArray:
+        """Training sessions that look abnormal by the set of their events, (n_training,)."""
+        return self._comparison.suspected
 
     @property
     def suspected_share(self) -> float:
         """Share of the training sessions that look abnormal by the set of their events."""
-        return float(self._comparison.suspected.mean())
+        return float(self.suspected.mean())
 
-    def scores(
-        self, evidence: SessionEvidence, event_vectors: Float32Array, *, method: str | None = None
-    ) -> ScoreTable:
-        """Score sessions by one method; a session's scores do not depend on the sessions beside it.
-
-        `event_vectors` must cover every event id of the sessions. Raises ConfigError for a method that does not exist.
+    def threshold(self, method: str | None = None, alarm: AlarmSettings | None = None) -> Threshold:
+        """A method's own threshold, or the one that `alarm` asks for; raises ConfigError as `asked_threshold` does and
+        for a method that does not exist.
         """
         name = method or self.default_method
         if name not in self.methods:
             raise ConfigError(f"unknown detection method '{name}'; this model holds {', '.join(self.methods)}")
-        return self.scores_by_method(evidence, event_vectors, [name])[name]
+        fit = self.methods[name]
+        return asked_threshold(fit.held_out, alarm or AlarmSettings(), self.sessions_per_day) or fit.threshold
+
+    def scores(
+        self,
+        evidence: SessionEvidence,
+        event_vectors: Float32Array,
+        *,
+        method: str | None = None,
+        alarm: AlarmSettings | None = None,
+    ) -> ScoreTable:
+        """Score sessions by one method; a session's scores do not depend on the sessions beside it.
+
+        Only with `fdr` do the threshold and with it `is_anomaly` depend on them. `event_vectors` must cover every event
+        id of the sessions; `alarm` takes the place of the model's own threshold. Raises ConfigError as `threshold`.
+        """
+        name = method or self.default_method
+        return self.scores_by_method(evidence, event_vectors, [name], alarm=alarm)[name]
 
     def scores_by_method(
-        self, evidence: SessionEvidence, event_vectors: Float32Array, methods: Sequence[str] = METHODS
+        self,
+        evidence: SessionEvidence,
+        event_vectors: Float32Array,
+        methods: Sequence[str] = METHODS,
+        *,
+        alarm: AlarmSettings | None = None,
     ) -> dict[str, ScoreTable]:
         """A ScoreTable for each method; what they share is computed once."""
+        thresholds = {method: self.threshold(method, alarm) for method in methods}
         needed = {name for method in methods for name in self.methods[method].weights}
         raw = self._comparison.raw_scores(evidence, event_vectors, needed)
         surprisals = {name: self._calibrations[name].surprisal(values) for name, values in raw.items()}
-        return {method: self._table(self.methods[method], raw, surprisals) for method in methods}
+        return {method: self._table(self.methods[method], thresholds[method], raw, surprisals) for method in methods}
 
     def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """What `from_state` takes: JSON values, and arrays by name."""
@@ -179,13 +239,17 @@ class DetectorBank:
         ):
             for name, calibration in fits.items():
                 arrays |= {f"{kind}/{name}/{part}": array for part, array in calibration.state().items()}
+        arrays |= {f"held_out/{name}": fit.held_out for name, fit in self.methods.items()}
         arrays["suspicious"] = self.suspicious.astype(np.uint8)
+        arrays["suspicion"] = self.suspicion
         values = {
             "format_version": _FORMAT,
             "seed": self._comparison.seed,
             "detection_method": self.default_method,
             "fusion_method": self._fusion,
             "n_judged": self.n_judged,
+            "n_calibrated": self.n_calibrated,
+            "sessions_per_day": self.sessions_per_day,
             "components": sorted(self._calibrations),
             "methods": {
                 name: {"weights": dict(fit.weights), "threshold": asdict(fit.threshold)}
@@ -215,11 +279,15 @@ class DetectorBank:
                 raise ValueError(f"the model's method '{name}' listens to other detectors than this version's")
             weights = {component.name: fit.weights[component.name] for component in components_of(name)}
             calibration = TailCalibration.from_state(_under(arrays, f"method/{name}/"))
-            methods[name] = MethodFit(weights, calibration, Threshold(**fit.threshold.model_dump()))
+            held_out = arrays[f"held_out/{name}"]
+            check_array(f"held_out of {name}", held_out, np.float64, (stored.n_judged,), low=0, high=_MOST_SURPRISED)
+            methods[name] = MethodFit(weights, calibration, Threshold(**fit.threshold.model_dump()), held_out)
         comparison = Comparison.from_state(stored.seed, _under(arrays, "comparison/"))
         n_sessions = len(comparison.suspected)
         check_array("suspicious", arrays["suspicious"], np.uint8, (n_sessions,), high=1)
-        if stored.n_judged > n_sessions:
+        suspicion, n_suspected = arrays["suspicion"], int(comparison.suspected.sum())
+        check_array("suspicion", suspicion, np.float64, (n_suspected,), low=0, high=_MOST_SURPRISED)
+        if not stored.n_calibrated <= stored.n_judged <= n_sessions:
             raise ValueError(f"{stored.n_judged} of {n_sessions} sessions cannot have been judged")
         made = cls(
             comparison,
@@ -228,7 +296,10 @@ class DetectorBank:
             stored.detection_method,
             stored.fusion_method,
             stored.n_judged,
+            stored.n_calibrated,
             arrays["suspicious"].astype(np.bool_),
+            suspicion,
+            stored.sessions_per_day,
         )
         if unknown := arrays.keys() - made.state()[1].keys():
             raise ValueError(f"the model's detectors have no {min(unknown)!r:.100}")
@@ -239,11 +310,29 @@ class DetectorBank:
         """Lengths of the event vectors and the session vectors that this was fitted on."""
         return self._comparison.widths
 
+    def _suspicion_of(self, evidence: SessionEvidence, event_vectors: Float32Array, judged: Int64Array) -> Float64Array:
+        """-ln p of the suspected sessions: held out where they were judged; where they are so many that they are not
+        trusted, the detectors have not learned from the others either.
+        """
+        suspects = np.flatnonzero(self.suspected)
+        is_judged = np.isin(suspects, judged)
+        suspicion = np.zeros(len(suspects))
+        held_out = self.methods[self.default_method].held_out
+        suspicion[is_judged] = held_out[np.searchsorted(judged, suspects[is_judged])]
+        if not is_judged.all():
+            others = self.scores(evidence.take(suspects[~is_judged]), event_vectors)
+            suspicion[~is_judged] = -np.log(np.maximum(others.p_value, np.finfo(np.float64).tiny))
+        return suspicion
+
     def _table(
-        self, fit: MethodFit, raw: Mapping[str, Float64Array], surprisals: Mapping[str, Float64Array]
+        self,
+        fit: MethodFit,
+        limit: Threshold,
+        raw: Mapping[str, Float64Array],
+        surprisals: Mapping[str, Float64Array],
     ) -> ScoreTable:
-        surprisal = fit.calibration.surprisal(_fuse(surprisals, fit.weights, self._fusion, self.n_judged))
-        score, threshold = score_of(surprisal), float(score_of(np.array([fit.threshold.surprisal]))[0])
+        surprisal = fit.calibration.surprisal(_fuse(surprisals, fit.weights, self._fusion))
+        score, threshold = score_of(surprisal), float(score_of(np.array([limit.on(surprisal)]))[0])
         return ScoreTable(
             score=score,
             p_value=np.exp(-surprisal),
@@ -255,7 +344,11 @@ class DetectorBank:
 
 
 def _held_out_scores(
-    evidence: SessionEvidence, event_vectors: Float32Array, seed: int, check: Callable[[], None]
+    evidence: SessionEvidence,
+    event_vectors: Float32Array,
+    suspects: BoolArray,
+    seed: int,
+    check: Callable[[], None],
 ) -> tuple[Int64Array, dict[str, Float64Array]]:
     """Which training sessions were judged, at most `_MOST_JUDGED`, and what detectors that have not seen them say."""
     n = len(evidence)
@@ -269,11 +362,29 @@ def _held_out_scores(
     for number in np.unique(fold[judged]):
         check()
         inside, outside = fold[judged] == number, np.flatnonzero(fold != number)
-        # a lone session has nothing to be held out from
-        comparison = Comparison.fit(evidence.take(outside if len(outside) else judged), event_vectors, seed)
+        outside = outside if len(outside) else judged  # a lone session has nothing to be held out from
+        comparison = Comparison.fit(evidence.take(outside), event_vectors, seed, suspects[outside])
         for name, raw in comparison.raw_scores(evidence.take(judged[inside]), event_vectors, names).items():
             held_out[name][inside] = raw
     return judged, held_out
+
+
+def _calibrated(
+    held_out: Mapping[str, Float64Array], normal: BoolArray
+) -> tuple[dict[str, TailCalibration], dict[str, Float64Array]]:
+    """A calibration for each component from the scores of the `normal` sessions, and -ln p of all."""
+    calibrations = {name: TailCalibration.fit_bulk(raw[normal]) for name, raw in held_out.items()}
+    return calibrations, {name: calibrations[name].surprisal(raw) for name, raw in held_out.items()}
+
+
+def _fit_method(
+    method: DetectionMethod, surprisals: Mapping[str, Float64Array], fusion: FusionMethod, normal: BoolArray
+) -> tuple[dict[str, float], TailCalibration, Float64Array]:
+    """Weights, calibration, and the fused -ln p of the held-out sessions."""
+    weights = _weights(components_of(method), surprisals, fusion)
+    statistic = _fuse(surprisals, weights, fusion)
+    calibration = TailCalibration.fit(statistic[normal])
+    return weights, calibration, calibration.surprisal(statistic)
 
 
 def _weights(
@@ -300,20 +411,14 @@ def _correlation(left: Float64Array, right: Float64Array) -> Float64Array:
     return np.asarray((left * right).sum(axis=1) / np.where(size > 0, size, 1))
 
 
-def _fuse(
-    surprisals: Mapping[str, Float64Array], weights: Mapping[str, float], fusion: FusionMethod, n_judged: int
-) -> Float64Array:
-    """One statistic a session: the largest -ln p, or their weighted mean (Fisher's method with weights).
-
-    To the mean comes how far each component lies beyond what `n_judged` training sessions reached, whatever its weight,
-    so that one view alone can raise the score.
-    """
+def _fuse(surprisals: Mapping[str, Float64Array], weights: Mapping[str, float], fusion: FusionMethod) -> Float64Array:
+    """One statistic a session: the largest -ln p, or their weighted power mean."""
     if fusion == "max":
         return np.asarray(np.max([surprisals[name] for name in weights], axis=0))
-    fused, limit = np.zeros(len(next(iter(surprisals.values())))), np.log(n_judged + 1)
+    total = np.zeros(len(next(iter(surprisals.values()))))
     for name, weight in weights.items():
-        fused += weight * surprisals[name] + _OUTCRY * np.maximum(surprisals[name] - limit, 0)
-    return fused
+        total += weight * surprisals[name] ** _LOUDNESS
+    return np.asarray(total ** (1 / _LOUDNESS), np.float64)
 
 
 def _under(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:

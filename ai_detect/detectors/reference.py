@@ -10,8 +10,6 @@ from ai_detect.tables import Float32Array, Float64Array, Int64Array
 
 #: Most work of comparing all rows of a reference with each other, in numbers: about 1 s.
 _MAX_WORK = 1e9
-#: Distinct rows whose neighbours are looked up to learn the spacing.
-_MEASURED = 500
 
 
 @dataclass(frozen=True)
@@ -22,7 +20,7 @@ class Reference:
     weights: Float64Array
 
 
-def distinct_rows(matrix: Float32Array) -> tuple[Int64Array, Int64Array]:
+def distinct_rows(matrix: np.ndarray) -> tuple[Int64Array, Int64Array]:
     """Rows that differ bit by bit: `first` (k,) and `inverse` (n,), so that `matrix[first][inverse] == matrix`."""
     content = np.ascontiguousarray(matrix)
     if content.shape[1] == 0 or len(content) == 0:
@@ -49,15 +47,3 @@ def make_reference(matrix: Float32Array, seed: int) -> Reference:
         kept = np.sort(np.concatenate([by_weight[: most // 2], drawn]))
         rows, weights = rows[kept], weights[kept]
     return Reference(rows, weights)
-
-
-def spacing(matrix: Float32Array, seed: int) -> float:
-    """The usual distance from a row of the reference to the nearest other one; 0 where all are the same."""
-    from sklearn.neighbors import NearestNeighbors  # slow to import, and not needed before the fit stage
-
-    rows = make_reference(matrix, seed).rows.astype(np.float64)
-    if len(rows) < 2:
-        return 0.0
-    some = rows[np.linspace(0, len(rows) - 1, min(len(rows), _MEASURED), dtype=np.int64)]
-    distances, _ = NearestNeighbors(n_neighbors=2, algorithm="ball_tree").fit(rows).kneighbors(some)
-    return float(np.median(distances[:, 1]))

@@ -1,15 +1,22 @@
-"""How much of a training log may itself be abnormal, from how improbable the set of events of each session is.
+"""Which training sessions may be abnormal themselves, from the events that they hold; nobody tells which are.
 
-Rarity has a scale of its own (nats): the distance from the median to the 85th percentile, at least a factor of 20 in
-probability. Neither end moves while less than 15 % of a log is abnormal, and little while less than a quarter is.
+Repeated anomalies are each other's nearest neighbours, and soon expected by a model that learns them. What gives them
+away is that several events are rare in them at once: first taken as independent, which nothing that is repeated can
+talk itself out of; then by a tree of dependences that was learned without the first suspects.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from ai_detect.tables import BoolArray, Float64Array
+from ai_detect.detectors.dependence import DependenceTree, UInt8Array
+from ai_detect.detectors.occurrences import event_columns
+from ai_detect.detectors.reference import distinct_rows
+from ai_detect.tables import BoolArray, Float64Array, Int64Array, SequenceTable
 
+#: Surprise has a scale of its own (nats): the distance from the median to this quantile, at least a factor of 20 in
+#: probability. Neither end moves while less than 15 % of a log is abnormal. (A larger lump is more often another kind
+#: of normal session.)
 _UPPER = 0.85
 _LEAST_SCALE = 3.0
 #: Abnormal sessions lie apart: twice as far out there are still this share of them.
@@ -18,24 +25,66 @@ _PERSISTENCE = 0.75
 _FAR = 6.0
 #: No log is taken to be more abnormal than this.
 _MOST = 0.25
-#: Doubt, in spacings of neighbouring rows, of a session two scales out is this times ln 2; a wide range does as well.
-_DOUBT = 0.5
+#: Share of a clean log that is suspected by chance.
+_BY_CHANCE = 0.005
+#: Sessions that are looked at at once; only memory depends on it.
+_BLOCK = 16_384
 
 
-def distance_out(rarity: Float64Array) -> Float64Array:
-    """How many scales each training session's rarity lies above the median, (n,) float64."""
-    median, upper = np.quantile(rarity, [0.5, _UPPER])
-    return np.asarray((rarity - median) / max(upper - median, _LEAST_SCALE))
+def suspected(sequences: SequenceTable) -> BoolArray:
+    """Which training sessions look abnormal by the set of their events, (n_sessions,) bool."""
+    present, inverse = _distinct_sets(sequences)
+    weights = np.bincount(inverse, minlength=len(present)).astype(np.float64)
+    first = _apart(_independent(present, weights)[inverse])
+    calm = ~first[_first_of_each(inverse, len(present))]
+    tree = DependenceTree.fit(present[calm], weights[calm])
+    return _apart(tree.surprise(present).sum(axis=1)[inverse])
 
 
-def suspicion(rarity: Float64Array) -> Float64Array:
-    """Doubt in each training session as an example of normal, logarithmic, 0 for most; (n,) float64."""
-    return np.asarray(np.log1p(np.maximum(0, distance_out(rarity) - 1)) * _DOUBT)
+def trusted(suspects: BoolArray) -> BoolArray:
+    """Which training sessions are examples of normal, (n_sessions,) bool: without the suspects, where they are many.
+
+    As many as a clean log shows by chance are kept, twice as many are not; in between, some of them.
+    """
+    kept = ~suspects
+    numbers = np.flatnonzero(suspects)
+    credit = float(np.clip(2 - suspects.mean() / _BY_CHANCE, 0, 1)) if len(suspects) else 1.0
+    kept[numbers[np.linspace(0, len(numbers) - 1, round(credit * len(numbers))).astype(np.int64)]] = True
+    return kept
 
 
-def suspected(rarity: Float64Array) -> BoolArray:
-    """Which training sessions look abnormal, (n,) bool: those beyond the first break of the tail, or far out."""
-    distance = distance_out(rarity)
+def _distinct_sets(sequences: SequenceTable) -> tuple[UInt8Array, Int64Array]:
+    """Distinct sets of events as rows of 0 and 1, and the row of each session."""
+    column = event_columns(np.bincount(sequences.event_id, minlength=1).astype(np.int64))
+    width = int(column.max()) + 1
+    packed = np.zeros((len(sequences), -(-width // 8)), np.uint8)
+    for start in range(0, len(sequences), _BLOCK):
+        end = min(start + _BLOCK, len(sequences))
+        events = sequences.event_id[sequences.offsets[start] : sequences.offsets[end]]
+        present = np.zeros((end - start, width), np.bool_)
+        present[np.repeat(np.arange(end - start), sequences.lengths[start:end]), column[events]] = True
+        packed[start:end] = np.packbits(present, axis=1)
+    first, inverse = distinct_rows(packed)
+    return np.unpackbits(packed[first], axis=1, count=width), inverse
+
+
+def _first_of_each(inverse: Int64Array, n: int) -> Int64Array:
+    first = np.zeros(n, np.int64)
+    first[inverse[::-1]] = np.arange(len(inverse))[::-1]
+    return first
+
+
+def _independent(present: UInt8Array, weights: Float64Array) -> Float64Array:
+    """-ln probability of each set, as if events came and stayed away independently of each other."""
+    n = weights.sum()
+    share = np.minimum((weights @ present + 0.5) / (n + 1), 1 - 0.5 / (n + 1))
+    return np.asarray(-(present @ np.log(share) + (1 - present.astype(np.float64)) @ np.log1p(-share)), np.float64)
+
+
+def _apart(surprise: Float64Array) -> BoolArray:
+    """Those beyond the first break of the tail, or far out."""
+    median, upper = np.quantile(surprise, [0.5, _UPPER])
+    distance = (surprise - median) / max(upper - median, _LEAST_SCALE)
     out = np.sort(distance)
     n = len(out)
     starts = np.unique(np.append(out[out > 1], 1.0))

@@ -1,9 +1,11 @@
-"""What of a session is scored: nine descriptions, each a matrix with one row a session.
+"""What of a session is scored: descriptions, each a matrix with one row a session.
 
     presence   which events occur, rare ones weighing more          counts   how often they occur
-    rarity     how improbable this set of events is                 novelty  how unlike every known template, how many
+    rarity     how improbable this set of events is                 relations  how improbable counts are given others
+    novelty    how unlike every known template, how many            severity   how rare its failures are
     order      how improbable the transitions are                   surprise what the encoder did not expect
-    timing     length, duration, longest gap                        embedding  the encoder's vector
+    timing     length, duration, longest gap                        values   how odd parameters and gaps are
+    embedding  the encoder's vector
     profile    the single numbers of all these together, for detectors that weigh columns against each other
 
 A row depends on its session and on the sessions that the views were fitted on, never on the rows beside it.
@@ -17,11 +19,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from ai_detect.artifacts import check_array
-from ai_detect.tables import Float32Array, Float64Array, Int32Array, Int64Array, SequenceTable
+from ai_detect.detectors.dependence import MOST, DependenceTree, UInt8Array, distinct_levels
+from ai_detect.detectors.occurrences import MAX_COLUMNS, event_columns, occurrences
+from ai_detect.tables import BoolArray, Float32Array, Float64Array, Int32Array, Int64Array, SequenceTable
 
-#: Columns of the event matrices; the events beyond, by document frequency, share the last of them.
-_MAX_COLUMNS = 256
-_SHARED_COLUMNS = 64
+#: Views of single numbers, which the profile holds side by side.
+_NUMBERS = ("rarity", "relations", "novelty", "severity", "order", "surprise", "timing")
 #: Weight of the smoothing prior of a transition, in transitions.
 _PRIOR = 1.0
 #: Sessions that are described at once; only memory depends on it.
@@ -32,17 +35,22 @@ _MOST_COUNTED = 1 << 40
 
 @dataclass(frozen=True)
 class SessionEvidence:
-    """What parsing and the encoder know of sessions: `embedding` (n_sessions, dim), `surprise` (n_events_total,)."""
+    """What parsing and the encoder know of sessions: `embedding` (n_sessions, dim); by event, (n_events_total,):
+    `surprise`, -ln p; `failure`, whether its line tells of one; `odd`, how odd its values and its time are, in nats.
+    """
 
     sequences: SequenceTable
     embedding: Float32Array
     surprise: Float32Array
+    failure: BoolArray
+    odd: Float32Array
 
     def __post_init__(self) -> None:
         if self.embedding.shape[0] != len(self.sequences) or self.embedding.ndim != 2:
             raise ValueError(f"embedding {self.embedding.shape} does not fit {len(self.sequences)} sessions")
-        if self.surprise.shape != self.sequences.event_id.shape:
-            raise ValueError(f"surprise {self.surprise.shape} does not fit {len(self.sequences.event_id)} events")
+        for name, column in (("surprise", self.surprise), ("failure", self.failure), ("odd", self.odd)):
+            if column.shape != self.sequences.event_id.shape:
+                raise ValueError(f"{name} {column.shape} does not fit {len(self.sequences.event_id)} events")
 
     def __len__(self) -> int:
         return len(self.sequences)
@@ -52,7 +60,8 @@ class SessionEvidence:
         lengths = self.sequences.lengths[sessions]
         ends = np.cumsum(lengths)
         rows = np.repeat(self.sequences.offsets[sessions] - (ends - lengths), lengths) + np.arange(lengths.sum())
-        return SessionEvidence(self.sequences.take(sessions), self.embedding[sessions], self.surprise[rows])
+        of_events = (self.surprise[rows], self.failure[rows], self.odd[rows])
+        return SessionEvidence(self.sequences.take(sessions), self.embedding[sessions], *of_events)
 
 
 @dataclass(frozen=True)
@@ -69,25 +78,29 @@ class SessionViews:
     transitions: Int64Array  # codes of the transitions that occur, ascending
     transition_counts: Int64Array
     event_counts: Int64Array  # as `_tokens`: known events, unseen, begin, end
+    relations: DependenceTree  # over the columns of the event matrices
 
     @classmethod
     def fit(cls, evidence: SessionEvidence, event_vectors: Float32Array) -> SessionViews:
         """Learn from training sessions; `event_vectors` (n_templates, d) describes the text of each event."""
         sequences = evidence.sequences
         n_events = len(event_vectors)
-        _, event, _ = _occurrences(sequences, n_events)
+        session, event, count = occurrences(sequences, n_events)
         frequency = np.bincount(event, minlength=n_events).astype(np.int64)
         tokens, previous = _tokens(sequences, n_events)
         width = n_events + 3
         transitions, transition_counts = np.unique(previous * width + tokens, return_counts=True)
+        column = event_columns(frequency)
+        levels = _levels(len(sequences), int(column.max(initial=-1)) + 2, session, column[event], count)
         return cls(
             n_sessions=len(sequences),
             document_frequency=frequency,
-            column=_columns(frequency),
+            column=column,
             known_vectors=np.unique(_unit(event_vectors[frequency > 0]), axis=0),
             transitions=transitions,
             transition_counts=transition_counts.astype(np.int64),
             event_counts=np.bincount(tokens, minlength=width).astype(np.int64),
+            relations=DependenceTree.fit(*distinct_levels(levels)),
         )
 
     def transform(self, evidence: SessionEvidence, event_vectors: Float32Array) -> dict[str, Float32Array]:
@@ -107,26 +120,32 @@ class SessionViews:
     def _block(self, evidence: SessionEvidence, event_vectors: Float32Array) -> dict[str, Float32Array]:
         sequences = evidence.sequences
         n = len(sequences)
-        session, event, count = _occurrences(sequences, len(event_vectors))
+        session, event, count = occurrences(sequences, len(event_vectors))
         unseen = self._unseen(len(event_vectors))[event]
-        presence, counts = self._event_matrices(n, session, event, count, unseen)
+        column = np.full(len(event), self.n_columns - 1)
+        column[~unseen] = self.column[event[~unseen]]
+        presence, counts = self._event_matrices(n, session, event, count, unseen, column)
         views: dict[str, np.ndarray] = {
             "presence": presence,
             "counts": counts,
             "rarity": self._rarity(n, session, event, unseen),
+            "relations": self._relations(_levels(n, self.n_columns, session, column, count)),
             "novelty": self._novelty(n, session, event, unseen, event_vectors),
+            "severity": self._severity(sequences, evidence.failure, len(event_vectors)),
             "order": self._order(sequences, len(event_vectors)),
             "surprise": _mean_and_largest(sequences, evidence.surprise.astype(np.float64)),
             "timing": _timing(sequences),
+            "values": _mean_and_largest(sequences, evidence.odd.astype(np.float64)),
         }
-        profile = np.hstack([views[name] for name in ("rarity", "novelty", "order", "surprise", "timing")])
+        profile = np.hstack([views[name] for name in _NUMBERS])
         views |= {"profile": profile, "embedding": evidence.embedding}
         return {name: np.ascontiguousarray(matrix, np.float32) for name, matrix in views.items()}
 
     def state(self) -> dict[str, np.ndarray]:
         """The arrays that `from_state` takes."""
         arrays = {name: getattr(self, name) for name in _ARRAYS}
-        return {**arrays, "n_sessions": np.array([self.n_sessions])}
+        relations = {f"relations/{name}": array for name, array in self.relations.state().items()}
+        return {**arrays, **relations, "n_sessions": np.array([self.n_sessions])}
 
     @classmethod
     def from_state(cls, arrays: Mapping[str, np.ndarray]) -> SessionViews:
@@ -136,7 +155,7 @@ class SessionViews:
         frequency, column = arrays["document_frequency"], arrays["column"]
         check_array("document_frequency", frequency, np.int64, (None,), low=0, high=n_sessions)
         n = len(frequency)
-        check_array("column", column, np.int32, (n,), low=0, high=min(n, _MAX_COLUMNS) - 1)
+        check_array("column", column, np.int32, (n,), low=0, high=min(n, MAX_COLUMNS) - 1)
         check_array("known_vectors", arrays["known_vectors"], np.float32, (None, None), low=-1.01, high=1.01)
         transitions, counts = arrays["transitions"], arrays["transition_counts"]
         check_array("transitions", transitions, np.int64, (None,), low=0, high=(n + 3) ** 2 - 1)
@@ -144,7 +163,9 @@ class SessionViews:
         check_array("event_counts", arrays["event_counts"], np.int64, (n + 3,), low=0, high=_MOST_COUNTED)
         if len(transitions) == 0 or (np.diff(transitions) <= 0).any():
             raise ValueError("transitions do not rise")
-        return cls(n_sessions, **{name: arrays[name] for name in _ARRAYS})
+        tree = {n.removeprefix("relations/"): a for n, a in arrays.items() if n.startswith("relations/")}
+        relations = DependenceTree.from_state(tree, int(column.max(initial=-1)) + 2)
+        return cls(n_sessions, **{name: arrays[name] for name in _ARRAYS}, relations=relations)
 
     @property
     def n_columns(self) -> int:
@@ -158,15 +179,13 @@ class SessionViews:
         return unseen
 
     def _event_matrices(
-        self, n: int, session: Int64Array, event: Int64Array, count: Int64Array, unseen: np.ndarray
+        self, n: int, session: Int64Array, event: Int64Array, count: Int64Array, unseen: BoolArray, column: Int64Array
     ) -> tuple[Float64Array, Float64Array]:
         """Presence and log counts, weighted by rarity; unseen events, at right angles to each other, share a column.
 
         The inverse document frequency is added to 1, so that a common event that is missing keeps its weight.
         """
         width = self.n_columns
-        column = np.full(len(event), width - 1)
-        column[~unseen] = self.column[event[~unseen]]
         rareness = self._rareness(event, unseen)
 
         def matrix(values: Float64Array) -> Float64Array:
@@ -190,6 +209,21 @@ class SessionViews:
         share = np.minimum((frequency + 0.5) / (self.n_sessions + 1), 1 - 0.5 / (self.n_sessions + 1))
         change = np.log1p(-share) * ~unseen - np.log(share)  # present instead of absent
         return np.asarray(nothing + np.bincount(session, change, n), np.float64)[:, None]
+
+    def _relations(self, levels: UInt8Array) -> Float64Array:
+        """-ln probability of all counts, each given the one that it depends on; the largest part of it."""
+        surprise = self.relations.surprise(levels)
+        return np.column_stack([surprise.sum(axis=1), surprise.max(axis=1, initial=0)])
+
+    def _severity(self, sequences: SequenceTable, failure: BoolArray, n_events: int) -> Float64Array:
+        """-ln of the share of training sessions that hold an event, added up over the failures; the largest part."""
+        session = np.repeat(np.arange(len(sequences)), sequences.lengths)[failure]
+        pairs = np.unique(session * max(n_events, 1) + sequences.event_id[failure])
+        session, event = pairs // max(n_events, 1), pairs % max(n_events, 1)
+        rareness = self._rareness(event, self._unseen(n_events)[event])
+        largest = np.zeros(len(sequences))
+        np.maximum.at(largest, session, rareness)
+        return np.column_stack([np.bincount(session, rareness, len(sequences)), largest])
 
     def _novelty(
         self, n: int, session: Int64Array, event: Int64Array, unseen: np.ndarray, event_vectors: Float32Array
@@ -225,21 +259,10 @@ class SessionViews:
 _ARRAYS = ("document_frequency", "column", "known_vectors", "transitions", "transition_counts", "event_counts")
 
 
-def _occurrences(sequences: SequenceTable, n_events: int) -> tuple[Int64Array, Int64Array, Int64Array]:
-    """Distinct (session, event) pairs, sorted, with their counts."""
-    session = np.repeat(np.arange(len(sequences)), sequences.lengths)
-    pairs, counts = np.unique(session * max(n_events, 1) + sequences.event_id, return_counts=True)
-    return pairs // max(n_events, 1), pairs % max(n_events, 1), counts.astype(np.int64)
-
-
-def _columns(frequency: Int64Array) -> Int32Array:
-    """A column for each event; where there are too many, the rarest share some."""
-    if len(frequency) <= _MAX_COLUMNS:
-        return np.arange(len(frequency), dtype=np.int32)
-    rank = np.empty(len(frequency), np.int64)
-    rank[np.argsort(-frequency, kind="stable")] = np.arange(len(frequency))
-    own = _MAX_COLUMNS - _SHARED_COLUMNS
-    return np.where(rank < own, rank, own + rank % _SHARED_COLUMNS).astype(np.int32)
+def _levels(n: int, width: int, session: Int64Array, column: Int64Array | Int32Array, count: Int64Array) -> UInt8Array:
+    """How often the events of each column occur, cut off at `MOST`, (n, width)."""
+    counts = np.bincount(session * width + column, count, n * width)
+    return np.minimum(counts, MOST).astype(np.uint8).reshape(n, width)
 
 
 def _tokens(sequences: SequenceTable, n_known: int, unseen: np.ndarray | None = None) -> tuple[Int64Array, Int64Array]:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ai_detect.reporting import plots
-from ai_detect.reporting.findings import session_spans
+from ai_detect.reporting.findings import calibration_limit, session_spans, threshold_origin
 from ai_detect.reporting.page import FigurePair, both, render
 from ai_detect.reporting.report import ScoredLog, log_parts
 from ai_detect.tables import Float32Array, Int8Array
@@ -124,6 +124,8 @@ def evaluation_markdown(evaluation: Mapping[str, Any], log: ScoredLog, *, top_k:
         evaluation=evaluation,
         metrics=METRICS,
         summary=log.summary,
+        threshold_origin=threshold_origin(log.summary["detection"]),
+        calibration_limit=calibration_limit(log.summary["detection"]),
         tables=metric_tables(evaluation),
         groups=figure_groups(evaluation),
         notes=[*(evaluation.get("notes") or ()), *log.summary["notes"]],

@@ -14,14 +14,17 @@ import numpy as np
 
 from ai_detect.reporting.alignment import matching_pairs
 from ai_detect.reporting.neighbours import Neighbours, find_neighbours
+from ai_detect.reporting.novelty import KnownTemplates, Nearest
 from ai_detect.reporting.reasons import (
     NOTABLE,
     Reason,
-    differences,
+    ValueSurprise,
+    changes,
     long_gaps,
     novel_events,
     odd_length,
     odd_places,
+    odd_values,
     oddness,
 )
 from ai_detect.reporting.reference import ExplainContext
@@ -72,12 +75,25 @@ def explain_sessions(
     sessions: Sequence[int] | Int64Array,
     surprise: Float32Array | None = None,
     expected: Callable[[Int32Array, int], Sequence[tuple[int, float]]] | None = None,
+    templates: Sequence[str] = (),
+    values: ValueSurprise | None = None,
     check: Callable[[], None] = lambda: None,
 ) -> dict[int, Explanation]:
     """Explain these sessions; `surprise` is -log p by event of the table, `expected(ids, position)` the model's guess.
 
-    Identical sessions share the search for their neighbours and the guesses. `check` is called between sessions.
+    `templates` are the texts of all events: without them every unseen one counts as unlike all known ones. `values`
+    tells of the values in the events of the table. Identical sessions share the search for their neighbours and the
+    guesses. `check` is called between sessions.
     """
+
+    @cache
+    def known_templates() -> KnownTemplates:
+        return KnownTemplates(templates[: context.n_known])
+
+    @cache
+    def nearest_template(event: int) -> Nearest | None:
+        return known_templates().nearest(templates[event]) if templates else None
+
     nearest: dict[bytes, Neighbours | None] = {}
     asked: dict[bytes, Expected] = {}
     explanations = {}
@@ -97,6 +113,8 @@ def explain_sessions(
             None if surprise is None else surprise[at],
             asked.get(key),
             nearest[key],
+            nearest_template,
+            None if values is None else values.take(at),
         )
     return explanations
 
@@ -120,17 +138,22 @@ def _explain(
     surprise: Float32Array | None,
     expected: Expected | None,
     neighbours: Neighbours | None,
+    nearest_template: Callable[[int], Nearest | None] = lambda event: None,
+    values: ValueSurprise | None = None,
 ) -> Explanation:
-    reasons = [*novel_events(context, ids), *long_gaps(context, ids, gap_s), *odd_length(context, ids)]
+    reasons = [
+        *novel_events(context, ids, nearest_template),
+        *long_gaps(context, ids, gap_s),
+        *odd_length(context, ids),
+        *([] if values is None else odd_values(context, ids, values)),
+    ]
     odd = oddness(context, ids, surprise)
     nearest = None
     in_its_place: dict[int, tuple[tuple[int, float], ...]] = {}
-    if neighbours is None:
-        reasons += odd_places(ids, odd, set())
-    else:
+    if neighbours is not None:
         reference = context.references.session(neighbours.references[0]).tolist()
         pairs = matching_pairs(ids, reference)
-        reasons += differences(context, ids, reference, pairs, neighbours, odd)
+        reasons = _with_changes(reasons, changes(context, ids, reference, pairs, neighbours, odd))
         in_its_place = _replacements(ids, reference, pairs, neighbours)
         nearest = NearestNormal(
             key=context.reference_keys[neighbours.references[0]],
@@ -138,6 +161,7 @@ def _explain(
             similarity=1 - neighbours.distance / max(len(ids) + len(reference), 1),
             diff=_diff_rows(ids, reference, pairs),
         )
+    reasons += odd_places(ids, odd, _explained(reasons))
     notable = [reason for reason in reasons if reason.evidence >= -np.log(NOTABLE)]
     likely = [reason for reason in reasons if reason.evidence >= -np.log(LIKELY)]
     ranked = sorted(notable or likely, key=lambda reason: -reason.evidence)[: MAX_REASONS if notable else 1]
@@ -145,7 +169,7 @@ def _explain(
     named = []
     for rank, reason in enumerate(ranked):
         likely_events = reason.expected
-        if reason.positions and reason.kind != "gap":
+        if reason.positions and not reason.expected and reason.kind not in ("gap", "value"):
             told = expected(reason.positions[0]) if expected is not None and rank < N_ASKED else ()
             others = [(event, chance) for event, chance in told if event != reason.event]
             likely_events = tuple(others[:N_EXPECTED]) or in_its_place.get(reason.positions[0], ())
@@ -155,6 +179,29 @@ def _explain(
         if reason.positions:
             share[list(reason.positions)] += reason.contribution / len(reason.positions)
     return Explanation(tuple(named), share, nearest)
+
+
+def _with_changes(reasons: list[Reason], changed: list[Reason]) -> list[Reason]:
+    """Reasons and changes; where a rare message is surplus, too, that adds to the evidence of its being there."""
+    rare = {reason.event: at for at, reason in enumerate(reasons) if reason.kind == "rare_event"}
+    reasons = list(reasons)
+    for change in changed:
+        at = rare.get(change.event) if change.positions else None
+        if at is None:
+            reasons.append(change)
+        elif change.evidence > reasons[at].evidence:
+            reasons[at] = replace(reasons[at], evidence=change.evidence)
+    return reasons
+
+
+def _explained(reasons: list[Reason]) -> set[int]:
+    """Places where a notable reason stands, and those beside it."""
+    places: set[int] = set()
+    for reason in reasons:
+        if reason.evidence >= -np.log(NOTABLE) and reason.kind not in ("gap", "length", "value"):
+            for place in reason.positions or (reason.slot or 0, (reason.slot or 0) - 1):
+                places |= {place - 1, place, place + 1}
+    return places
 
 
 def _diff_rows(ids: list[int], reference: list[int], pairs: list[tuple[int, int]]) -> tuple[DiffRow, ...]:

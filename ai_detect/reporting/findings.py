@@ -13,9 +13,20 @@ from typing import Any
 import numpy as np
 
 from ai_detect.reporting.explain import Explanation, NearestNormal
+from ai_detect.reporting.novelty import one_word_apart
 from ai_detect.reporting.reasons import Reason
-from ai_detect.reporting.wording import cut, decodable, percent, rfc3339, sentence
-from ai_detect.tables import NO_TIME, EventTable, Int64Array, ScoreTable, SessionTable
+from ai_detect.reporting.wording import (
+    as_a_whole,
+    cut,
+    decodable,
+    p_text,
+    percent,
+    quoted,
+    rfc3339,
+    sentence,
+    visible,
+)
+from ai_detect.tables import NO_TIME, BoolArray, EventTable, Float64Array, Int64Array, ScoreTable, SessionTable
 
 SCHEMA_VERSION = 1
 #: Largest p-value of each severity, the gravest first; what is above them all is low.
@@ -23,6 +34,10 @@ SEVERITIES = (("critical", 1e-6), ("high", 1e-4), ("medium", 1e-3))
 SEVERITY_NAMES = (*(name for name, _ in SEVERITIES), "low")
 #: Longest raw text in a finding; the rest is in the log at its line.
 MAX_TEXT = 2000
+#: Longest name of a session in a note.
+MAX_NAME = 80
+#: Where training lists the sessions of its log that look abnormal.
+SUSPECTS_FILE = "training_suspects.csv"
 
 RawLines = Mapping[int, Sequence[str]]  # the physical lines of a message by its row in the EventTable
 
@@ -113,6 +128,7 @@ def build_findings(
             place["file_end"] = decodable(last_source.path)
         reasons = [_reason(reason, events, rows, raw_lines) for reason in explanation.reasons]
         p_value = float(scores.p_value[session])
+        p_values = {name: float(column[session]) for name, column in scores.p_values.items()}
         findings.append(
             {
                 "schema_version": SCHEMA_VERSION,
@@ -125,14 +141,14 @@ def build_findings(
                 "p_value": p_value,
                 "threshold": float(scores.threshold),
                 "severity": severity(p_value),
-                "summary": reasons[0]["sentence"] if reasons else NO_SINGLE_LINE,
+                "summary": reasons[0]["sentence"] if reasons else as_a_whole(p_values),
                 "reasons": reasons,
                 "nearest_normal": _nearest(explanation.nearest, events),
                 "detectors": {
                     name: {
                         "raw": _finite(scores.raw[name][session]),
-                        "calibrated": _finite(1 - scores.p_values[name][session]),
-                        "p_value": _finite(scores.p_values[name][session]),
+                        "calibrated": _finite(1 - p_values[name]),
+                        "p_value": _finite(p_values[name]),
                     }
                     for name in scores.raw
                 },
@@ -141,9 +157,6 @@ def build_findings(
             }
         )
     return findings
-
-
-NO_SINGLE_LINE = "Unusual as a whole: no single line stands out"
 
 
 def rows_of_reasons(sessions: SessionTable, explanations: Mapping[int, Explanation]) -> Int64Array:
@@ -164,6 +177,7 @@ def _anchor(reason: Reason) -> int:
 def _reason(reason: Reason, events: EventTable, rows: Int64Array, raw_lines: RawLines) -> dict[str, Any]:
     row = int(rows[_anchor(reason)])
     text = raw_lines.get(row) if reason.positions else None
+    nearest = reason.facts.get("nearest")
     return {
         "kind": reason.kind,
         "line": int(events.line[row]),
@@ -176,7 +190,8 @@ def _reason(reason: Reason, events: EventTable, rows: Int64Array, raw_lines: Raw
         "contribution": round(reason.contribution, 4),
         "lines": [int(line) for line in events.line[rows[list(reason.positions)]]],
         "sentence": sentence(reason, events.templates),
-        "facts": {name: value for name, value in reason.facts.items() if np.isfinite(value)},
+        "facts": {name: value for name, value in reason.facts.items() if name != "nearest" and np.isfinite(value)},
+        "nearest_template": None if nearest is None else decodable(events.templates[int(nearest)]),
     }
 
 
@@ -240,6 +255,39 @@ def scores_csv(events: EventTable, sessions: SessionTable, scores: ScoreTable) -
     return text.getvalue()
 
 
+def suspects_csv(
+    events: EventTable,
+    sessions: SessionTable,
+    suspected: BoolArray,
+    suspicion: Float64Array,
+    learned_from: BoolArray,
+) -> str:
+    """One row a suspected training session, the most suspicious first.
+
+    `suspected` and `learned_from` (n_sessions,), `suspicion` (n_suspected,) the -ln p of the suspected ones in their
+    order, by detectors that did not know them.
+    """
+    spans = session_spans(events, sessions)
+    order = np.argsort(-suspicion, kind="stable")
+    worst = np.flatnonzero(suspected)[order]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["session", "file", "first_line", "last_line", "start_time", "suspicion_nats", "learned_from"])
+    writer.writerows(
+        zip(
+            [decodable(sessions.keys[session]) for session in worst.tolist()],
+            [decodable(events.sources[source].path) for source in spans.source[worst].tolist()],
+            spans.first_line[worst].tolist(),
+            spans.last_line[worst].tolist(),
+            rfc3339(spans.start_time[worst]),
+            [f"{nats:.6g}" for nats in suspicion[order].tolist()],
+            ["yes" if is_known else "no" for is_known in learned_from[worst].tolist()],
+            strict=True,
+        )
+    )
+    return text.getvalue()
+
+
 def _cell(value: float) -> str:
     return f"{value:.9g}" if np.isfinite(value) else ""
 
@@ -257,7 +305,7 @@ def summarise(
 ) -> dict[str, Any]:
     """The object of summary.json.
 
-    `detection` says how the threshold came about (method, rule, budget, calibration sessions); it is kept as it is.
+    `detection` says how the threshold came about, as `LogAnomalyPipeline.detection`; it is kept as it is.
     """
     spans = session_spans(events, sessions)
     known = spans.start_time[spans.start_time != NO_TIME]
@@ -288,7 +336,7 @@ def summarise(
             for source in events.sources
         ],
         "counters": dict(events.counters),
-        "notes": data_quality_notes(events, sessions, scores),
+        "notes": [*detection_notes(detection), *data_quality_notes(events, sessions, scores)],
         "timings_s": {name: round(seconds, 3) for name, seconds in timings_s.items()},
         "model": asdict(model),
         "versions": dict(versions),
@@ -298,6 +346,57 @@ def summarise(
 def _tally(names: Iterable[str], all_names: Sequence[str]) -> dict[str, int]:
     counts = Counter(names)
     return {name: counts[name] for name in all_names}
+
+
+#: What a rule was asked for: {share} or {n}, the number that was given, and {rate}, the false-alarm rate that it is.
+_ASKED = {
+    "false_alarm_rate": "{share} false alarms",
+    "max_alerts_per_day": "{n:g} false alarms a day ({rate} of normal sessions)",
+    "fdr": "{share} false alarms among all alarms",
+    "contamination": "{share} anomalies in the training log",
+    "threshold": "a score of {n:g}",
+}
+
+
+def threshold_origin(detection: Mapping[str, Any]) -> str:
+    """What the threshold is for, in a few words; `detection` as in summary.json."""
+    rate = percent(detection["false_alarm_rate"])
+    if detection["asked"] is None:
+        return f"the model's own ({rate} of normal sessions)"
+    return "for " + _asked(detection)
+
+
+def _asked(detection: Mapping[str, Any]) -> str:
+    asked, rate = detection["asked"], percent(detection["false_alarm_rate"])
+    return _ASKED[detection["rule"]].format(share=percent(min(asked, 1)), n=asked, rate=rate)
+
+
+def calibration_limit(detection: Mapping[str, Any]) -> str:
+    """How small a false-alarm rate the calibration shows; `detection` as in summary.json."""
+    n, least = detection["n_calibration_sessions"], detection["smallest_supported_rate"]
+    return f"{n:,} calibration session{'' if n == 1 else 's'} can show {percent(least)} false alarms and more"
+
+
+def detection_notes(detection: Mapping[str, Any]) -> list[str]:
+    """What a reader should know about threshold and training log, one sentence each; empty where all is well."""
+    notes = []
+    rate = detection["false_alarm_rate"]
+    if detection["rule"] in ("false_alarm_rate", "max_alerts_per_day", "fdr") and (
+        rate < detection["smallest_supported_rate"]
+    ):
+        notes.append(
+            f"{_asked(detection)}: this takes p-values of {p_text(rate)} and less, but {calibration_limit(detection)}; "
+            "the rest is extrapolated by a fitted tail, so train on more sessions to be sure"
+        )
+    if (found := detection["training_suspects"]) is not None:
+        n, n_suspected, n_kept = found["n_sessions"], found["n_suspected"], found["n_learned_from"]
+        not_learned = "were not learned from" if n_kept == 0 else f"{n_suspected - n_kept:,} of them not learned from"
+        names = ", ".join(cut(visible(name), MAX_NAME) for name in found["most_suspicious"])
+        notes.append(
+            f"the training log itself looks dirty: {n_suspected:,} of {n:,} sessions ({percent(n_suspected / n)}) are "
+            f"suspected and {not_learned}; the most suspicious: {names} ({SUSPECTS_FILE} of the training)"
+        )
+    return notes
 
 
 #: What ingest counted and people should know: {n} is the number.
@@ -311,6 +410,11 @@ _COUNTER_NOTES = {
 }
 
 
+#: From so many new messages on that differ from a known one in one word, if they are half of them, masks are missing;
+#: so many are compared.
+MANY_UNMASKED, MAX_COMPARED = 20, 10_000
+
+
 def data_quality_notes(events: EventTable, sessions: SessionTable, scores: ScoreTable) -> list[str]:
     """What a reader of the results should know about the input, one sentence each; empty where all is well."""
     notes = [
@@ -322,6 +426,14 @@ def data_quality_notes(events: EventTable, sessions: SessionTable, scores: Score
     if unseen > 0.05:
         notes.append(
             f"{percent(unseen)} of the lines are messages that training never saw: retrain if the software changed"
+        )
+    new = events.templates[events.n_known : events.n_known + MAX_COMPARED]
+    words = one_word_apart(events.templates[: events.n_known], new)
+    if len(words) >= max(MANY_UNMASKED, len(new) / 2):
+        examples = " and ".join(map(quoted, list(dict.fromkeys(words))[:2]))
+        notes.append(
+            f"{len(words):,} of {len(new):,} new messages are known ones but for one word, such as {examples}: a name "
+            "or id that no mask covers; train with a mask for it (--drain_config), and what is truly new stands out"
         )
     without_time = float((events.timestamp == NO_TIME).mean()) if len(events) else 0.0
     if without_time > 0:

@@ -24,6 +24,7 @@ KIND_NAMES = {
     "missing": "missing",
     "gap": "delay",
     "length": "length",
+    "value": "odd value",
 }
 #: A figure for a desktop page and the same for a phone.
 FigurePair = tuple[Markup, Markup]

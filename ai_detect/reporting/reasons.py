@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from ai_detect.reporting.neighbours import Neighbours
+from ai_detect.reporting.novelty import Nearest
 from ai_detect.reporting.reference import ExplainContext
-from ai_detect.tables import Float32Array
+from ai_detect.reporting.repairs import Path, Repair
+from ai_detect.tables import MAX_VALUES, Float32Array, Int32Array
 
-Kind = Literal["unseen_event", "rare_event", "order", "count", "length", "missing", "gap"]
+Kind = Literal["unseen_event", "rare_event", "order", "count", "length", "missing", "gap", "value"]
 
 #: An event in fewer training sessions than this share is rare.
 RARE_SHARE = 0.01
@@ -36,6 +38,20 @@ class Reason:
     contribution: float = 0.0  # share of all named reasons; they sum to 1
 
 
+class ValueSurprise(NamedTuple):
+    """The oddest value of each event: -log of the share of training sessions with one as odd, and its place.
+
+    `surprise` (n_events,) in nats; `slot` (n_events,) counts the values of the event from 0, negative for none.
+    """
+
+    surprise: Float32Array
+    slot: Int32Array
+
+    def take(self, events: slice) -> ValueSurprise:
+        """That of some neighbouring events."""
+        return ValueSurprise(self.surprise[events], self.slot[events])
+
+
 def _nats(probability: float, n_tries: int = 1) -> float:
     """Surprise of the least likely of `n_tries` places; never below 0."""
     return max(0.0, -float(np.log(min(1.0, probability * n_tries))))
@@ -46,18 +62,40 @@ def is_novel(context: ExplainContext, event: int) -> bool:
     return event >= context.n_known or bool(context.document_frequency[event] < RARE_SHARE * context.n_sessions)
 
 
-def novel_events(context: ExplainContext, ids: list[int]) -> list[Reason]:
-    """Messages that training never or hardly ever saw, one reason each."""
-    reasons = []
-    for event in sorted(event for event in set(ids) if is_novel(context, event)):
-        n_with = int(context.document_frequency[event]) if event < context.n_known else 0
-        positions = tuple(position for position, other in enumerate(ids) if other == event)
-        facts = {"seen_in": n_with, "of": context.n_sessions}
-        evidence = _nats((n_with + 1) / (context.n_sessions + 2))
-        if n_with:
-            reasons.append(Reason("rare_event", event, positions, evidence, facts=facts))
-        else:
-            reasons.append(Reason("unseen_event", event, positions, evidence + 1, facts=facts))
+def is_unseen(context: ExplainContext, event: int) -> bool:
+    """Whether no normal training session holds an event."""
+    return event >= context.n_known or not context.document_frequency[event]
+
+
+def novel_events(
+    context: ExplainContext, ids: list[int], distance: Callable[[int], Nearest | None] = lambda event: None
+) -> list[Reason]:
+    """Messages that training never or hardly ever saw, one reason each; `distance` tells of the nearest known template.
+
+    Of rare messages that come together in training the first is the news: the others are what is expected then.
+    """
+    places: dict[int, list[int]] = {}
+    for position, event in enumerate(ids):
+        places.setdefault(event, []).append(position)
+    reasons, rare = [], []
+    for event in sorted(event for event in places if is_novel(context, event)):
+        n_with = 0 if is_unseen(context, event) else int(context.document_frequency[event])
+        seen_in = int(context.seen_in[event]) if event < context.n_known else 0
+        facts: dict[str, float] = {"seen_in": seen_in, "of": context.n_training, "seen_in_normal": n_with}
+        if n_with or seen_in:
+            evidence = _nats((n_with + 1) / (context.n_sessions + 2))
+            rare.append(Reason("rare_event", event, tuple(places[event]), evidence, facts=facts))
+            continue
+        nearest = distance(event)
+        evidence = _nats(context.novelty_probability(1.0 if nearest is None else nearest.distance)) + 1
+        if nearest is not None:
+            facts |= {"nearest": nearest.event, "distance": nearest.distance}
+        reasons.append(Reason("unseen_event", event, tuple(places[event]), evidence, facts=facts))
+    told: list[int] = []
+    for reason in sorted(rare, key=lambda reason: -reason.evidence):
+        given = [_nats(context.share_together(other, reason.event)) for other in told]
+        reasons.append(replace(reason, evidence=min([reason.evidence, *given])))
+        told.append(reason.event)
     return reasons
 
 
@@ -71,7 +109,19 @@ def long_gaps(context: ExplainContext, ids: list[int], gap_s: Float32Array) -> l
         probability, usual = context.gap_probability(ids[position - 1], ids[position], gap)
         if probability < 1:
             facts = {"gap_s": gap, "usual_s": usual}
-            reasons.append(Reason("gap", ids[position], (position,), _nats(probability, len(ids)), facts=facts))
+            evidence = context.bounded(_nats(probability, len(ids)))
+            reasons.append(Reason("gap", ids[position], (position,), evidence, facts=facts))
+    return reasons
+
+
+def odd_values(context: ExplainContext, ids: list[int], values: ValueSurprise) -> list[Reason]:
+    """Events with a value that training hardly ever has in its place; times between events are not among them."""
+    reasons = []
+    for position in np.flatnonzero((values.surprise > 0) & (values.slot >= 0) & (values.slot < MAX_VALUES)).tolist():
+        nats = float(values.surprise[position])
+        evidence = context.bounded(max(0.0, nats - float(np.log(len(ids)))))
+        facts = {"value": int(values.slot[position]) + 1, "share": float(np.exp(-nats))}
+        reasons.append(Reason("value", ids[position], (position,), evidence, facts=facts))
     return reasons
 
 
@@ -96,12 +146,12 @@ def oddness(context: ExplainContext, ids: list[int], surprise: Float32Array | No
         chance = min(chances[position], chances[position + 1])
         if surprise is not None:
             chance = min(chance, context.surprise_probability(event, float(surprise[position])))
-        odd.append(_nats(chance, len(ids)))
+        odd.append(context.bounded(_nats(chance, len(ids))))
     return odd
 
 
 def odd_places(ids: list[int], odd: list[float], explained: set[int]) -> list[Reason]:
-    """Events out of place beside which no difference to the nearest normal session was found."""
+    """Events out of place where and beside which nothing else is wrong."""
     return [
         Reason("order", ids[position], (position,), odd[position])
         for position in range(len(ids))
@@ -109,7 +159,17 @@ def odd_places(ids: list[int], odd: list[float], explained: set[int]) -> list[Re
     ]
 
 
-def differences(
+@dataclass(frozen=True)
+class _Change:
+    """A reason with what undoing it gains, how unlikely the transitions are that this does away with, and which."""
+
+    reason: Reason
+    gain: float
+    doubt: float
+    transitions: range
+
+
+def changes(
     context: ExplainContext,
     ids: list[int],
     reference: list[int],
@@ -117,37 +177,97 @@ def differences(
     neighbours: Neighbours,
     odd: list[float],
 ) -> list[Reason]:
+    """Lines that are surplus, missing or in the wrong place, by those beside them and by the nearest normal session.
+
+    Of changes that would mend the same transition the one that gains most is told. Its evidence is the strongest of
+    what the counts of similar sessions say, the transitions that it mends, and the oddness of the events there.
+    """
+    kept = [position for position, event in enumerate(ids) if not is_unseen(context, event)]
+    bridges = np.flatnonzero(np.diff([-1, *kept, len(ids)]) > 1).tolist()
+    path = Path(context, [ids[position] for position in kept], bridges, neighbours)
+    found = [_repaired(context, repair, ids, kept, neighbours) for repair in path.repairs()]
+    found += _differences(context, path, ids, kept, reference, pairs, neighbours)
+    told: list[Reason] = []
+    taken: set[int] = set()
+    for change in sorted(found, key=lambda change: -change.gain):
+        reason = change.reason
+        if change.gain <= 0:
+            if not any(_alike(reason, other) for other in told):
+                told.append(reason)
+        elif taken.isdisjoint(change.transitions):
+            taken.update(change.transitions)
+            doubt = context.bounded(max(0.0, change.doubt - float(np.log(len(ids) + 1))))
+            oddest = max((odd[kept[at]] for at in change.transitions if at < len(kept)), default=0.0)
+            told.append(replace(reason, evidence=max(reason.evidence, doubt, oddest)))
+        else:
+            told = [_stronger(other, reason) if _alike(reason, other) else other for other in told]
+    return told
+
+
+def _repaired(
+    context: ExplainContext, repair: Repair, ids: list[int], kept: list[int], neighbours: Neighbours
+) -> _Change:
+    """A repair as a reason, in positions of the session; its evidence is still to be weighed."""
+    at, here = repair.at, Counter(ids)
+    if repair.kind == "missing":
+        event, share = repair.candidates[0]
+        facts = {"share": neighbours.share_with(event, here[event] + 1), "count": here[event], "share_here": share}
+        slot = kept[at - 1] + 1 if at else 0
+        reason = Reason("missing", event, (), 0.0, slot, repair.candidates, facts)
+    elif repair.kind == "swapped":
+        left, right = kept[at], kept[at + 1]
+        here_, usual = (context.transition(*pair).n_pair for pair in ((ids[left], ids[right]), (ids[right], ids[left])))
+        facts = {"n_so": here_, "n_reversed": usual}
+        reason = Reason("order", ids[left], (left, right), 0.0, expected=((ids[right], 1.0),), facts=facts)
+    elif repair.kind == "repeated":
+        run = kept[at : repair.transitions.stop - 1]
+        facts = {"n_lines": repair.period, "n_times": len(run) // repair.period + 1}
+        reason = Reason("count", ids[run[0]], tuple(run), 0.0, facts=facts)
+    else:
+        reason = _surplus(ids[kept[at]], (kept[at],), here, neighbours)
+    return _Change(reason, repair.gain, repair.doubt, repair.transitions)
+
+
+def _surplus(event: int, positions: tuple[int, ...], here: Counter[int], neighbours: Neighbours) -> Reason:
+    """Too many of an event, or, where like sessions have as many, one in the wrong place."""
+    low, high = neighbours.usual_count(event)
+    if here[event] > high:
+        facts = {"count": here[event], "usual_low": low, "usual_high": high}
+        return Reason("count", event, positions, 0.0, facts=facts)
+    return Reason("order", event, positions, 0.0)
+
+
+def _differences(
+    context: ExplainContext,
+    path: Path,
+    ids: list[int],
+    kept: list[int],
+    reference: list[int],
+    pairs: list[tuple[int, int]],
+    neighbours: Neighbours,
+) -> list[_Change]:
     """What the nearest normal session has more, less, or elsewhere; a run of neighbouring events is one reason."""
     matched, matched_there = [i for i, _ in pairs], [j for _, j in pairs]
     extra = sorted({*range(len(ids))} - {*matched})
     missing = sorted({*range(len(reference))} - {*matched_there})
-    novel = {i for i, event in enumerate(ids) if is_novel(context, event)}
     moved, moved_from = _moved(ids, reference, extra, missing)
-    slots = {}  # each missing event belongs behind the match before it
-    for j in missing:
-        n_before = bisect_left(matched_there, j)
-        slots[j] = matched[n_before - 1] + 1 if n_before else 0
     here = Counter(ids)
 
     reasons: list[Reason] = []
     for i in extra:
         event = ids[i]
-        if i in novel:  # has a reason of its own
+        if is_novel(context, event):  # has a reason of its own
             continue
-        if i in moved:
-            reasons.append(Reason("order", event, (i,), odd[i]))
-            continue
-        low, high = neighbours.usual_count(event)
-        chance = min(
-            (context.sessions_with(event, here[event]) + 1) / (context.n_sessions + 2),
-            neighbours.smoothed(neighbours.share_with(event, here[event])),
-        )
-        if here[event] > high:
-            usual = {"count": here[event], "usual_low": low, "usual_high": high}
-            reasons.append(Reason("count", event, (i,), max(_nats(chance), odd[i]), facts=usual))
-        else:
-            reasons.append(Reason("order", event, (i,), odd[i]))
-    across = list(zip([-1, *ids], [*ids, -1], strict=True))  # what stands on both sides of a slot
+        reason = Reason("order", event, (i,), 0.0)
+        if i not in moved:
+            chance = min(
+                (context.sessions_with(event, here[event]) + 1) / (context.n_sessions + 2),
+                neighbours.smoothed(neighbours.share_with(event, here[event])),
+            )
+            reason = _surplus(event, (i,), here, neighbours)
+            if reason.kind == "count":
+                reason = replace(reason, evidence=_nats(chance))
+        reasons.append(reason)
     for j in missing:
         if j in moved_from:
             continue
@@ -156,12 +276,35 @@ def differences(
         chance = min(
             (context.n_sessions - context.sessions_with(event, count + 1) + 1) / (context.n_sessions + 2),
             neighbours.smoothed(1 - share),
-            context.transition(*across[slots[j]]).probability * (len(ids) + 1),
         )
+        n_before = bisect_left(matched_there, j)  # it belongs behind the match before it
+        slot = matched[n_before - 1] + 1 if n_before else 0
         facts: dict[str, float] = {"share": share, "count": count}
-        reasons.append(Reason("missing", event, (), _nats(chance), slots[j], ((event, share),), facts))
-    beside = {place for i in [*extra, *slots.values()] for place in (i - 1, i, i + 1)}
-    return [*_joined(reasons), *odd_places(ids, odd, beside | novel)]
+        reasons.append(Reason("missing", event, (), _nats(chance), slot, ((event, share),), facts))
+    return [_Change(reason, *_undone(path, kept, reason)) for reason in _joined(reasons)]
+
+
+def _undone(path: Path, kept: list[int], reason: Reason) -> tuple[float, float, range]:
+    """What undoing a difference gains, how doubtful the transitions are that this does away with, and which."""
+    if reason.positions:
+        first, last = bisect_left(kept, reason.positions[0]), bisect_left(kept, reason.positions[-1])
+        return *path.without(first, last), range(first, last + 2)
+    slot = bisect_left(kept, reason.slot or 0)
+    return *path.with_events(slot, [event for event, _ in reason.expected]), range(slot, slot + 1)
+
+
+def _alike(reason: Reason, other: Reason) -> bool:
+    """Whether two reasons say the same of the same place."""
+    if (reason.kind == "missing") != (other.kind == "missing"):
+        return False
+    if reason.slot is not None and other.slot is not None:
+        return abs(reason.slot - other.slot) <= 1
+    return not {*reason.positions}.isdisjoint(other.positions)
+
+
+def _stronger(reason: Reason, other: Reason) -> Reason:
+    """The first reason, with the evidence of the stronger."""
+    return replace(reason, evidence=max(reason.evidence, other.evidence))
 
 
 def _moved(ids: list[int], reference: list[int], extra: list[int], missing: list[int]) -> tuple[set[int], set[int]]:

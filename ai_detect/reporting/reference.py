@@ -11,6 +11,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ai_detect.artifacts import check_array, first_problem
+from ai_detect.reporting.novelty import KnownTemplates
 from ai_detect.sequences.windowing import distinct_sequences
 from ai_detect.tables import (
     BoolArray,
@@ -87,7 +88,9 @@ class ExplainContext:
     """
 
     n_known: int
-    n_sessions: int
+    n_sessions: int  # that look normal; all that follows is of these, unless it says otherwise
+    n_training: int  # all training sessions
+    n_singular: int  # sessions whose sequence of events no other one has
     gap_unit_s: float  # the smallest gap above zero: the clock's resolution; 0 where no line has a time
     references: SequenceTable  # distinct training sessions, commonest first; their gaps are not kept
     reference_counts: Int64Array  # training sessions that are exactly this one
@@ -96,6 +99,8 @@ class ExplainContext:
     lengths: Int64Array  # (n, 2): events in a session, sessions as long; sorted
     pair_keys: Int64Array  # from * (n_known + 2) + to, sorted
     pair_counts: Int64Array
+    seen_in: Int64Array  # (n_known,): sessions of all training that hold the event
+    once_seen: Float32Array  # how unlike all others the templates are that one session of all training holds, ascending
     gaps: TailTable  # log(seconds + unit) by transition, by event (-1 - event), and of all (-2**62)
     surprise: TailTable  # -log p by event, and of all (-2**62)
 
@@ -103,6 +108,7 @@ class ExplainContext:
         check_column("reference_counts", self.reference_counts, np.int64, len(self.references))
         check_column("pair_keys", self.pair_keys, np.int64)
         check_column("pair_counts", self.pair_counts, np.int64, len(self.pair_keys))
+        check_column("seen_in", self.seen_in, np.int64, self.n_known)
         if len(self.reference_keys) != len(self.references):
             raise ValueError("reference_keys must name every reference session")
         if len(self.references.event_id) and self.references.event_id.max() >= self.n_known:
@@ -145,6 +151,13 @@ class ExplainContext:
                 shared[references[at]] += np.minimum(occurrences[at], count)
         return self.references.lengths + sum(counts.values()) - 2 * shared
 
+    def share_together(self, event: int, other: int) -> float:
+        """Smoothed share of the reference sessions with one known event that hold another, too."""
+        offsets, references, _ = self._postings
+        held, held_too = (references[offsets[each] : offsets[each + 1]] for each in (event, other))
+        n_both = int(self.reference_counts[np.intersect1d(held, held_too, assume_unique=True)].sum())
+        return (n_both + 1) / (int(self.reference_counts[held].sum()) + 2)
+
     def sessions_with(self, event: int, at_least: int) -> int:
         """Training sessions that hold an event so many times or more."""
         if at_least <= 0:
@@ -166,21 +179,68 @@ class ExplainContext:
         together = int(self.pair_counts[at]) if at < len(self.pair_keys) and self.pair_keys[at] == key else 0
         return Transition(together, int(out[source]), int(into[target]))
 
-    def gap_probability(self, before: int, event: int, gap_s: float) -> tuple[float, float]:
-        """Share of training gaps as long on this transition (else before this event, else anywhere), usual gap in s.
+    def transitions(self, before: Int64Array, event: Int64Array) -> tuple[Int64Array, Int64Array, Int64Array]:
+        """Counts of many transitions, as `Transition`; begin and end are `n_known` and `n_known + 1`."""
+        out, into = self._pair_margins
+        keys = before * (self.n_known + 2) + event
+        at = np.minimum(np.searchsorted(self.pair_keys, keys), max(len(self.pair_keys) - 1, 0))
+        together = np.where(self.pair_keys[at] == keys, self.pair_counts[at], 0) if len(self.pair_keys) else 0 * keys
+        return together, out[before], into[event]
 
-        The usual one is the 99 % quantile. A gap within three times the longest one seen is no news: share 1.
+    def successors(self, before: int) -> tuple[Int64Array, Int64Array]:
+        """What follows an event in training, and how often."""
+        width = self.n_known + 2
+        first, last = np.searchsorted(self.pair_keys, [before * width, (before + 1) * width])
+        return self.pair_keys[first:last] % width, self.pair_counts[first:last]
+
+    @cached_property
+    def transition_shares(self) -> Float64Array:
+        """Share of all transitions that lead to each event, begin and end, smoothed, (n_known + 2,)."""
+        into = self._pair_margins[1] + 0.5
+        return np.asarray(into / into.sum(), np.float64)
+
+    @cached_property
+    def n_successors(self) -> Int64Array:
+        """Different events that follow each event, begin and end, (n_known + 2,)."""
+        width = self.n_known + 2
+        return np.bincount(self.pair_keys // width, minlength=width).astype(np.int64)
+
+    @property
+    def cost_of_difference(self) -> float:
+        """-log of the chance that a session is a sequence that training does not hold (Good-Turing)."""
+        return float(np.log((self.n_sessions + 2) / (self.n_singular + 1)))
+
+    def bounded(self, nats: float) -> float:
+        """Evidence that no training can give for less than one session in all: what is beyond that only orders it."""
+        most = float(np.log(self.n_sessions + 2))
+        return nats if nats <= most else most + 1 - most / nats
+
+    def novelty_probability(self, distance: float) -> float:
+        """Chance that a session brings a template as unlike all known ones (Good-Turing: by those seen but once)."""
+        n_like = len(self.once_seen) - int(np.searchsorted(self.once_seen, distance - 1e-6))
+        return (n_like + 1) / (self.n_training + 2)
+
+    def gap_probability(self, before: int, event: int, gap_s: float) -> tuple[float, float]:
+        """Share of training gaps as long, and the usual gap in s (the 99 % quantile) on this transition.
+
+        The share is the least of those on this transition, before this event and anywhere: what is longer than all
+        gaps of the wider group is so of the narrower, too, and the wider one has more to say so. Where training has
+        too few gaps on this transition, the usual one is that before the event, or any. A gap within three times the
+        longest one seen is no news: share 1.
         """
         width = self.n_known + 2
+        share, usual = 1.0, float("nan")
+        value = float(np.log(gap_s + self.gap_unit_s))
         for group in (before * width + event if max(before, event) < self.n_known else None, -1 - event, _ALL):
             row = None if group is None else self.gaps.row(group)
-            if row is not None:
+            if row is None:
+                continue
+            if np.isnan(usual):
                 usual = float(np.exp(self.gaps.quantiles[row, 2])) - self.gap_unit_s
-                value = float(np.log(gap_s + self.gap_unit_s))
-                if value <= float(self.gaps.quantiles[row, 3]) + np.log(3):
-                    return 1.0, usual
-                return tail_probability(value, int(self.gaps.n[row]), self.gaps.quantiles[row]), usual
-        return 1.0, float("nan")
+            if value <= float(self.gaps.quantiles[row, 3]) + np.log(3):
+                break
+            share = min(share, tail_probability(value, int(self.gaps.n[row]), self.gaps.quantiles[row]))
+        return share, usual
 
     def surprise_probability(self, event: int, surprise: float) -> float:
         """Share of training occurrences of this event (else of any) that surprised the model as much."""
@@ -208,6 +268,8 @@ class ExplainContext:
         values = {
             "n_known": self.n_known,
             "n_sessions": self.n_sessions,
+            "n_training": self.n_training,
+            "n_singular": self.n_singular,
             "gap_unit_s": self.gap_unit_s,
             "reference_keys": list(self.reference_keys),
         }
@@ -219,6 +281,8 @@ class ExplainContext:
             "lengths": self.lengths,
             "pair_keys": self.pair_keys,
             "pair_counts": self.pair_counts,
+            "seen_in": self.seen_in,
+            "once_seen": self.once_seen,
             **{f"gaps_{name}": array for name, array in vars(self.gaps).items()},
             **{f"surprise_{name}": array for name, array in vars(self.surprise).items()},
         }
@@ -242,20 +306,26 @@ class ExplainContext:
             "event_counts": (None, 3),
             "lengths": (None, 2),
             "pair_counts": arrays["pair_keys"].shape,
+            "seen_in": (n_known,),
         }
         for name, shape in counted.items():
             check_array(name, arrays[name], np.int64, shape, low=0, high=_MOST_COUNTED)
-        pairs = arrays["pair_keys"]
+        pairs, once_seen = arrays["pair_keys"], arrays["once_seen"]
+        check_array("once_seen", once_seen, np.float32, (None,), low=0, high=1)
         check_array("events of event_counts", arrays["event_counts"][:, 0], np.int64, (None,), high=n_known - 1)
         check_array("pair_keys", pairs, np.int64, (None,), low=0, high=width**2 - 1)
         if len(arrays["lengths"]) == 0 or (np.diff(arrays["lengths"][:, 0]) <= 0).any() or (np.diff(pairs) <= 0).any():
             raise ValueError("the picture of normal: lengths or pair_keys do not rise")
+        if (np.diff(once_seen) < 0).any():
+            raise ValueError("the picture of normal: once_seen does not rise")
         gaps, surprise = (_stored_tails(kind, arrays) for kind in ("gaps", "surprise"))
         if len(gaps.keys) and stored.gap_unit_s == 0:
             raise ValueError("the picture of normal: gaps without a gap_unit_s")
         return cls(
             n_known=n_known,
             n_sessions=stored.n_sessions,
+            n_training=stored.n_training,
+            n_singular=stored.n_singular,
             gap_unit_s=stored.gap_unit_s,
             references=SequenceTable(offsets, events, _no_gaps(len(events))),
             reference_keys=tuple(stored.reference_keys),
@@ -264,6 +334,8 @@ class ExplainContext:
             lengths=arrays["lengths"],
             pair_keys=pairs,
             pair_counts=arrays["pair_counts"],
+            seen_in=arrays["seen_in"],
+            once_seen=once_seen,
             gaps=gaps,
             surprise=surprise,
         )
@@ -276,6 +348,8 @@ class _Stored(BaseModel):
 
     n_known: int = Field(ge=0, le=1 << 30)
     n_sessions: int = Field(ge=1, le=1 << 40)
+    n_training: int = Field(ge=1, le=1 << 40)
+    n_singular: int = Field(ge=0, le=1 << 40)
     gap_unit_s: float = Field(ge=0, le=1e12)
     reference_keys: list[str]
 
@@ -283,7 +357,8 @@ class _Stored(BaseModel):
 _TAILS = ("keys", "n", "quantiles")
 _ARRAYS = (
     *("reference_offsets", "reference_events", "reference_counts", "event_counts", "lengths", "pair_keys"),
-    *("pair_counts", *(f"gaps_{name}" for name in _TAILS), *(f"surprise_{name}" for name in _TAILS)),
+    *("pair_counts", "seen_in", "once_seen"),
+    *(f"{kind}_{name}" for kind in ("gaps", "surprise") for name in _TAILS),
 )
 #: Beyond any count; sums of such counts stay below 2**63.
 _MOST_COUNTED = 1 << 40
@@ -312,6 +387,7 @@ def fit_context(
     keys: Sequence[str],
     n_known: int,
     *,
+    templates: Sequence[str] = (),
     surprise: Float32Array | None = None,
     normal: BoolArray | None = None,
     max_references: int = 4096,
@@ -319,10 +395,11 @@ def fit_context(
 ) -> ExplainContext:
     """Learn what is normal from training sessions.
 
-    `keys` name the sessions, `surprise` is -log p by event (n_events,), `normal` (n_sessions,) leaves out those that
-    look abnormal themselves, so that a dirty log does not excuse its own faults. Of the distinct sessions the
-    commonest are kept to compare with.
+    `keys` name the sessions, `templates` are the texts of the known events, `surprise` is -log p by event (n_events,),
+    `normal` (n_sessions,) leaves out those that look abnormal themselves, so that a dirty log does not excuse its own
+    faults. Of the distinct sessions the commonest are kept to compare with.
     """
+    n_training, seen_in = len(sequences), _document_frequency(sequences, n_known)
     if normal is not None and not normal.all():
         kept = np.flatnonzero(normal)
         if surprise is not None:
@@ -356,11 +433,16 @@ def fit_context(
     log_p = np.full(len(sample), np.nan) if surprise is None else surprise[sample].astype(np.float64)
     everywhere = np.full(len(sample), _ALL)
     gap_groups = np.concatenate([transitions[sample], -1 - events[sample], everywhere])
-    first, counts = _references(sequences, max_references, max_reference_events)
+    once_seen = KnownTemplates(templates).distances_to_others(np.flatnonzero(seen_in == 1) if templates else ())
+    first, _, counts = distinct_sequences(sequences)
+    n_singular = int((counts == 1).sum())
+    first, counts = _references(sequences, first, counts, max_references, max_reference_events)
     references = sequences.take(first)
     return ExplainContext(
         n_known=n_known,
         n_sessions=len(sequences),
+        n_training=n_training,
+        n_singular=n_singular,
         gap_unit_s=unit,
         references=SequenceTable(references.offsets, references.event_id, _no_gaps(len(references.event_id))),
         reference_counts=counts,
@@ -369,14 +451,24 @@ def fit_context(
         lengths=np.column_stack([distinct_lengths, n_long]).astype(np.int64),
         pair_keys=pair_keys,
         pair_counts=pair_counts.astype(np.int64),
+        seen_in=seen_in,
+        once_seen=np.sort(once_seen),
         gaps=tail_table(gap_groups, np.tile(log_gaps, 3)),
         surprise=tail_table(np.concatenate([events[sample], everywhere]), np.tile(log_p, 2)),
     )
 
 
-def _references(sequences: SequenceTable, max_references: int, max_events: int) -> tuple[Int64Array, Int64Array]:
+def _document_frequency(sequences: SequenceTable, n_known: int) -> Int64Array:
+    """Sessions that hold each known event."""
+    session = np.repeat(np.arange(len(sequences)), sequences.lengths)
+    held = np.unique(session * n_known + sequences.event_id)
+    return np.bincount(held % max(n_known, 1), minlength=n_known).astype(np.int64)
+
+
+def _references(
+    sequences: SequenceTable, first: Int64Array, counts: Int64Array, max_references: int, max_events: int
+) -> tuple[Int64Array, Int64Array]:
     """First occurrence and count of the commonest distinct sessions; equally common ones are spread over the log."""
-    first, _, counts = distinct_sequences(sequences)
     spread = first.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)  # golden-ratio hashing scatters the ties
     commonest = np.lexsort((spread, -counts))[:max_references]
     commonest = commonest[

@@ -13,7 +13,14 @@ import numpy as np
 from ai_detect.reporting import plots
 from ai_detect.reporting.excerpt import make_excerpt, rows_of_excerpts
 from ai_detect.reporting.explain import Explanation, NearestNormal
-from ai_detect.reporting.findings import SEVERITY_NAMES, RawLines, rows_of_reasons, session_spans
+from ai_detect.reporting.findings import (
+    SEVERITY_NAMES,
+    RawLines,
+    calibration_limit,
+    rows_of_reasons,
+    session_spans,
+    threshold_origin,
+)
 from ai_detect.reporting.page import both, render
 from ai_detect.reporting.wording import duration
 from ai_detect.tables import (
@@ -89,6 +96,8 @@ def log_parts(log: ScoredLog, top_k: int, labels: Int8Array | None) -> dict[str,
     scores = log.scores
     return {
         "summary": log.summary,
+        "threshold_origin": threshold_origin(log.summary["detection"]),
+        "calibration_limit": calibration_limit(log.summary["detection"]),
         "cards": cards,
         "n_groups": len(groups),
         "findings": [(finding_of[session], numbers.get(session)) for session in list(log.explanations)[:MAX_FINDINGS]],

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from ai_detect.reporting.novelty import words_of
 from ai_detect.reporting.reasons import Reason
 from ai_detect.tables import NO_TIME, Int64Array
 
@@ -18,6 +19,8 @@ _INVISIBLE = re.compile(
 _SURROGATE = re.compile("[\ud800-\udfff]")
 #: Longest template quoted in a sentence.
 MAX_QUOTED = 110
+#: A new message that has so many words which a known one lacks, and twice as many that it has, is told by these words.
+MAX_NEW_WORDS = 2
 
 
 def visible(text: str) -> str:
@@ -99,15 +102,22 @@ def sentence(reason: Reason, templates: Sequence[str]) -> str:
     event, facts = quoted(templates[reason.event]), reason.facts
     if reason.kind in ("unseen_event", "rare_event"):
         here = f"; here {len(reason.positions):,} times" if len(reason.positions) > 1 else ""
-        seen = f"only {facts['seen_in']:,}" if facts["seen_in"] else "none"
-        return f"{LEADS[reason.kind]}: {event} is in {seen} of {facts['of']:,} training sessions{here}"
+        return f"{LEADS[reason.kind]}: {event} is in {_seen_in(facts)}{_but_for(reason, templates)}{here}"
+    if reason.kind == "count" and "n_times" in facts:
+        n_times = int(facts["n_times"])
+        return f"Repeated: {int(facts['n_lines']):,} lines, from {event} on, come {n_times:,} times in a row"
     if reason.kind == "count":
         low, high = int(facts["usual_low"]), int(facts["usual_high"])
         usual = "have none" if high == 0 else f"have {low}" if low == high else f"have {low} to {high}"
         run = f"{len(reason.positions)} surplus lines in a row; " if len(reason.positions) > 1 else ""
         return f"Too many: {run}{event} comes {_times(facts['count'])}, similar normal sessions {usual}"
     if reason.kind == "missing":
-        n_others = len(reason.expected) - 1
+        one_of = "share_here" in facts  # what is expected are alternatives
+        if one_of and facts["share"] < 0.5:
+            others = " or ".join(quoted(templates[other]) for other, share in reason.expected[1:] if share >= 0.1)
+            others = f" (or {others})" if others else ""
+            return f"Missing: {event}{others}, which training has between the lines beside it"
+        n_others = 0 if one_of else len(reason.expected) - 1
         others = f" and {n_others} more {'message' if n_others == 1 else 'messages'}" if n_others else ""
         usual = f"{percent(facts['share'])} of similar normal sessions have"
         if facts["count"]:
@@ -121,6 +131,12 @@ def sentence(reason: Reason, templates: Sequence[str]) -> str:
     if reason.kind == "gap":
         usual = f"within {duration(facts['usual_s'])}" if facts["usual_s"] > 0 else "at once"
         return f"Late: {event} comes {duration(facts['gap_s'])} after the line before it, in training {usual}"
+    if reason.kind == "value":
+        share = f"{percent(facts['share'])} of the training sessions have one as odd"
+        return f"Odd value: value {int(facts['value'])} of {event}; {share}"
+    if "n_reversed" in facts:
+        before = f"{int(facts['n_reversed']):,} times in training, this order {_times(facts['n_so'])}"
+        return f"Wrong order: {event} comes before {quoted(templates[reason.expected[0][0]])}; the other order {before}"
     if reason.expected:
         other, chance = reason.expected[0]
         return f"Out of place: {event} where {quoted(templates[other])} was expected ({percent(chance)})"
@@ -130,5 +146,56 @@ def sentence(reason: Reason, templates: Sequence[str]) -> str:
 LEADS = {"unseen_event": "New message", "rare_event": "Rare message"}
 
 
+#: What a view looks at, by the name that follows the detector in a component's.
+VIEWS = {
+    "presence": "which messages it has",
+    "counts": "how often its messages come",
+    "rarity": "how rare its messages are",
+    "novelty": "how new its messages are",
+    "order": "the order of its messages",
+    "surprise": "messages that the model did not expect",
+    "timing": "its length, duration and gaps",
+    "values": "the values in its messages",
+    "embedding": "the session as the model sees it",
+    "profile": "all of it together",
+}
+#: Components are named where held-out normal sessions are as extreme less often than this, so many at most.
+NAMED_P, N_NAMED_VIEWS = 0.05, 2
+
+
+def as_a_whole(p_values: Mapping[str, float]) -> str:
+    """Why a session without a guilty line is an anomaly: what the components saw that spoke most clearly against it."""
+    strongest: dict[str, tuple[float, str]] = {}
+    for name, p_value in p_values.items():
+        detector, _, view = name.rpartition(":")
+        if p_value <= NAMED_P and p_value < strongest.get(view, (1.0, ""))[0]:
+            strongest[view] = (p_value, detector)
+    named = sorted(strongest.items(), key=lambda item: item[1])[:N_NAMED_VIEWS]
+    seen = [f"{VIEWS.get(view, view)} ({f'{by}, ' if by else ''}p = {p_text(p)})" for view, (p, by) in named]
+    return f"Unusual as a whole{': ' if seen else ''}{' and '.join(seen)}; no single line stands out"
+
+
+def _seen_in(facts: Mapping[str, float]) -> str:
+    """How many training sessions hold a message, and whether they look normal."""
+    of = f"{int(facts['of']):,} training sessions"
+    if not facts["seen_in"]:
+        return f"none of {of}"
+    if facts["seen_in_normal"]:
+        return f"only {int(facts['seen_in']):,} of {of}"
+    themselves = "looks abnormal itself" if facts["seen_in"] == 1 else "look abnormal themselves"
+    return f"only {int(facts['seen_in']):,} of {of}, which {themselves}"
+
+
+def _but_for(reason: Reason, templates: Sequence[str]) -> str:
+    """What tells a new message from the known one nearest to it, where that is but a word or two."""
+    if "nearest" not in reason.facts:
+        return ""
+    new, known = (words_of(templates[event]) for event in (reason.event, int(reason.facts["nearest"])))
+    if not 0 < len(new - known) <= MAX_NEW_WORDS or len(new & known) < 2 * len(new - known):
+        return ""
+    words = " and ".join(quoted(word) for word in sorted(new - known))
+    return f"; but for {words} it is a known one"
+
+
 def _times(count: float) -> str:
-    return {1: "once", 2: "twice"}.get(int(count), f"{int(count):,} times")
+    return {0: "never", 1: "once", 2: "twice"}.get(int(count), f"{int(count):,} times")

@@ -11,7 +11,7 @@ from ai_detect.encoder.batches import make_batch
 from ai_detect.encoder.losses import training_loss
 from ai_detect.encoder.model import SessionEncoder
 from ai_detect.process_group import ALONE, ProcessGroup
-from ai_detect.tables import Int64Array, SequenceTable
+from ai_detect.tables import BoolArray, Int64Array, SequenceTable
 
 #: Sessions of a validation batch (its contrastive loss depends on how many there are) and at most in all.
 _VALIDATION_BATCH = 128
@@ -19,7 +19,10 @@ _MAX_VALIDATION = 4096
 
 
 class EncoderTask:
-    """A `TrainingTask`: losses of the encoder on training sessions and, where there are any, validation sessions."""
+    """A `TrainingTask`: losses of the encoder on training sessions and, where there are any, validation sessions.
+
+    Of the training sessions only those `trusted` (n_sessions,) are learned from.
+    """
 
     def __init__(
         self,
@@ -28,17 +31,24 @@ class EncoderTask:
         validation: SequenceTable | None,
         settings: RunSettings,
         group: ProcessGroup = ALONE,
+        *,
+        trusted: BoolArray | None = None,
     ) -> None:
         self.model = model
         self.group = group
         self.n_samples = len(train)
         self._train = train
+        # each place in an epoch keeps its number: that of a session not to be learned from goes to the next trusted one
+        self._learned = np.arange(len(train))
+        if trusted is not None and trusted.any():
+            normal = np.flatnonzero(trusted)
+            self._learned = normal[np.searchsorted(normal, self._learned) % len(normal)]
         self._validation = None if validation is None else _known_events(validation, model.n_events)
         self._settings = settings
 
     def training_loss(self, indices: Int64Array, epoch: int) -> tuple[Tensor, dict[str, float]]:
         """This process's share of the mean loss of these sessions: a function of weights, indices and epoch."""
-        return self._loss(self._train, self.group.share(indices), epoch, self.group)
+        return self._loss(self._train, self._learned[self.group.share(indices)], epoch, self.group)
 
     def validation_loss(self) -> float | None:
         """Mean loss of the validation sessions (evenly spaced ones of a large set), None without any; the same

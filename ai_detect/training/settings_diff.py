@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ai_detect.config import OnResume, RunSettings, on_resume
+from ai_detect.config import AlarmSettings, OnResume, RunSettings, on_resume
 from ai_detect.errors import ConfigError
 from ai_detect.training.state import versions
 
@@ -54,6 +54,10 @@ def resumed_settings(
         if effect == "refuse" and force and name in FORCEABLE:
             effect = "warn"
         differences.append(Difference(name, old[name], new[name], effect))
+    alarms = [item.name for item in differences if item.name in AlarmSettings.alarm_names and item.command is not None]
+    if alarms:  # another way to say where an alarm begins takes the place of the checkpoint's
+        others = [name for name in AlarmSettings.alarm_names if name not in alarms and old[name] is not None]
+        differences += [Difference(name, old[name], None, on_resume(name)) for name in others]
     refused = [difference for difference in differences if difference.effect == "refuse"]
     if refused:
         logger.info("what differs from the checkpoint:\n%s", difference_table(differences))

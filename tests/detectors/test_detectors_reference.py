@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 import ai_detect.detectors.reference as reference_module
-from ai_detect.detectors.reference import distinct_rows, make_reference, spacing
-from ai_detect.detectors.suspicion import distance_out, suspected, suspicion
+from ai_detect.detectors.reference import distinct_rows, make_reference
 
 
 def test_distinct_rows_map_back() -> None:
@@ -30,26 +29,3 @@ def test_a_large_reference_keeps_frequent_rows_and_the_total(monkeypatch: pytest
     assert reference.weights.sum() == pytest.approx(len(matrix))
     shuffled = make_reference(np.random.default_rng(0).permutation(matrix), 3)
     assert np.array_equal(shuffled.rows, reference.rows)
-
-
-def test_spacing_is_the_distance_to_a_neighbour() -> None:
-    assert spacing(np.array([[0], [2], [4], [4]], np.float32), 0) == 2
-    assert spacing(np.ones((5, 3), np.float32), 0) == 0
-
-
-def test_a_lump_beyond_the_tail_is_suspected_and_a_smooth_tail_is_not() -> None:
-    rng = np.random.default_rng(0)
-    bulk = rng.exponential(2, 1000)
-    assert suspected(bulk).mean() < 0.005
-    for share in (0.01, 0.05, 0.1):
-        lump = 40 + rng.exponential(3, round(1000 * share / (1 - share)))
-        found = suspected(np.concatenate([bulk, lump]))
-        assert found[1000:].all()
-        assert found[:1000].mean() < 0.06
-
-
-def test_only_the_improbable_are_doubted() -> None:
-    rarity = np.concatenate([np.random.default_rng(0).exponential(2, 1000), [60.0]])
-    assert suspicion(rarity)[-1] > 1
-    assert np.quantile(suspicion(rarity), 0.8) == 0
-    assert (distance_out(np.ones(7)) == 0).all()

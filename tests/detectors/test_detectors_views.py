@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from detectors_made import BROKEN, N_KNOWN, event_vectors, evidence_of, normal_log
 
+import ai_detect.detectors.occurrences as occurrences_module
 import ai_detect.detectors.views as views_module
 from ai_detect.detectors.views import SessionEvidence, SessionViews
 
@@ -74,8 +75,8 @@ def test_distances_are_as_if_every_unseen_event_had_its_own_column(fitted: Sessi
 
 
 def test_many_events_share_columns(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(views_module, "_MAX_COLUMNS", 4)
-    monkeypatch.setattr(views_module, "_SHARED_COLUMNS", 2)
+    monkeypatch.setattr(occurrences_module, "MAX_COLUMNS", 4)
+    monkeypatch.setattr(occurrences_module, "_SHARED_COLUMNS", 2)
     views = SessionViews.fit(evidence_of(normal_log(50)), event_vectors(N_KNOWN))
     assert views.transform(evidence_of(normal_log(5)), event_vectors())["counts"].shape == (5, 5)
 
@@ -97,6 +98,6 @@ def test_state_round_trip(fitted: SessionViews) -> None:
 def test_evidence_that_does_not_fit_is_refused() -> None:
     evidence = evidence_of(normal_log(3))
     with pytest.raises(ValueError, match="does not fit 3 sessions"):
-        SessionEvidence(evidence.sequences, evidence.embedding[:2], evidence.surprise)
+        SessionEvidence(evidence.sequences, evidence.embedding[:2], evidence.surprise, evidence.failure, evidence.odd)
     with pytest.raises(ValueError, match="surprise"):
-        SessionEvidence(evidence.sequences, evidence.embedding, evidence.surprise[:-1])
+        SessionEvidence(evidence.sequences, evidence.embedding, evidence.surprise[:-1], evidence.failure, evidence.odd)

@@ -96,7 +96,7 @@ def shop_log(
     raw = {"knn:counts": score * 3, "iforest:embedding": score / 2}
     p_values = {"knn:counts": p_value, "iforest:embedding": np.sqrt(p_value)}
     scores = ScoreTable(score, p_value, score >= 0.8, 0.8, raw, p_values)
-    explanations = explain_sessions(context, sequences, rank_anomalies(scores))
+    explanations = explain_sessions(context, sequences, rank_anomalies(scores), templates=templates)
     raw_lines = {int(row): [lines[row]] for row in rows_to_read(events, table, explanations, 50)}
     model = ModelIdentity("run-1", 300, "0123456789abcdef" * 2)
     findings = build_findings(events, table, scores, explanations, raw_lines=raw_lines, model=model)
@@ -106,7 +106,15 @@ def shop_log(
         scores,
         findings,
         model=model,
-        detection={"method": "ensemble", "false_alarm_rate": 0.002},
+        detection={
+            "method": "ensemble",
+            "rule": "false_alarm_rate",
+            "asked": 0.002,
+            "false_alarm_rate": 0.002,
+            "n_calibration_sessions": 999,
+            "smallest_supported_rate": 0.001,
+            "training_suspects": None,
+        },
         timings_s={"score": 1.25},
         versions={"ai_detect": "0.1.0"},
     )

@@ -14,9 +14,9 @@ from reporting_shop import N_KNOWN, Session, normal_session, sequence_table
 
 from ai_detect import artifacts
 from ai_detect.reporting.explain import Explanation, explain_session, explain_sessions
-from ai_detect.reporting.reasons import Reason
+from ai_detect.reporting.reasons import Reason, ValueSurprise
 from ai_detect.reporting.reference import ExplainContext, fit_context
-from ai_detect.tables import SequenceTable
+from ai_detect.tables import MAX_VALUES, SequenceTable
 
 N_PLANTED = 60
 ANY_ORDER = ({14, 15, 16}, {2, 3})  # normal sessions hold these in either order
@@ -100,6 +100,179 @@ def test_the_planted_line_is_among_the_first_three_reasons(context: ExplainConte
         among_three += any(hits[:3])
     assert among_three == N_PLANTED
     assert first >= 0.85 * N_PLANTED
+
+
+BEGIN_JOB, DONE, CLOSE = 0, 1, 9
+N_STATEMENTS = 10
+
+
+def database_session(pick: random.Random) -> Session:
+    """Statements in their order, each followed by the same message; by two of them in batch jobs."""
+    is_batch = pick.random() < 0.2
+    statements = [6, 7, 8] if is_batch else sorted(pick.choices([2, 3, 4, 5], k=pick.randint(2, 6)))
+    ids = [BEGIN_JOB, *(each for event in statements for each in (event, *[DONE] * (2 if is_batch else 1))), CLOSE]
+    return ids, [float("nan"), *(0.1 for _ in ids[1:])]
+
+
+@pytest.fixture(scope="module")
+def database() -> ExplainContext:
+    pick = random.Random(4)
+    sessions = [database_session(pick) for _ in range(800)]
+    return fit_context(sequence_table(sessions), [str(index) for index in range(800)], N_STATEMENTS)
+
+
+def a_missing(events: set[int], slots: set[int]) -> Callable[[Reason], bool]:
+    return lambda reason: reason.kind == "missing" and reason.slot in slots and reason.event in events
+
+
+@pytest.mark.parametrize("what", ["answer", "statement", "swap", "repetition"])
+def test_faults_are_told_apart_where_one_message_follows_all_others(database: ExplainContext, what: str) -> None:
+    pick = random.Random(what)
+    hits = 0
+    for _ in range(N_PLANTED):
+        ids = [CLOSE]
+        while 6 in ids or len(ids) < 6:
+            ids = database_session(pick)[0]
+        at = pick.randrange(1, len(ids) - 3, 2)  # a statement
+        if what == "answer":
+            del ids[at + 1]
+            is_it = a_missing({DONE}, {at + 1})
+        elif what == "statement":
+            del ids[at]
+            is_it = a_missing({2, 3, 4, 5}, {at})  # which one, nobody can tell
+        elif what == "swap":
+            ids[at], ids[at + 1] = ids[at + 1], ids[at]
+
+            def is_it(reason: Reason, at: int = at) -> bool:
+                return reason.kind == "order" and reason.positions[0] in (at, at + 1)
+        else:
+            ids[at + 3 : at + 3] = ids[at : at + 3] * 2
+
+            def is_it(reason: Reason, at: int = at) -> bool:
+                return reason.kind == "count" and reason.positions[0] in range(at, at + 9)
+
+        reasons = explain(database, (ids, [float("nan")] + [0.1] * (len(ids) - 1))).reasons
+        hits += any(map(is_it, reasons[:3]))
+    assert hits >= 0.95 * N_PLANTED
+
+
+def test_a_repetition_tells_its_lines_and_times(database: ExplainContext) -> None:
+    ids = [BEGIN_JOB, 2, DONE, 3, 2, DONE, 3, 2, DONE, 3, DONE, CLOSE]
+    reason = explain(database, (ids, [float("nan")] + [0.1] * 11)).reasons[0]
+    assert (reason.kind, reason.positions) == ("count", (4, 5, 6, 7, 8, 9))
+    assert reason.facts == {"n_lines": 3, "n_times": 3}
+
+
+def test_two_lines_in_the_wrong_order_are_told_with_how_often_training_has_them(context: ExplainContext) -> None:
+    ids = [0, 1, 7, 8, 9, 9, 11, 10, 6]
+    reason = explain(context, (ids, [float("nan")] + [0.4] * 8)).reasons[0]
+    assert (reason.kind, reason.event, reason.positions) == ("order", 11, (6, 7))
+    assert reason.expected == ((10, 1.0),)
+    assert reason.facts["n_so"] == 0
+    assert reason.facts["n_reversed"] > 200
+
+
+def named_log() -> tuple[SequenceTable, tuple[str, ...]]:
+    """A login's template is a new one for each user: half of the sessions bring one that no other has."""
+    sessions: list[Session] = []
+    templates = ["start", "stop"]
+    for index in range(200):
+        ids = [0, 1]
+        if index % 2:
+            templates.append(f"login of user {chr(97 + index // 26)}{chr(97 + index % 26)} at console")
+            ids.insert(1, len(templates) - 1)
+        sessions.append((ids, [float("nan")] + [0.1] * (len(ids) - 1)))
+    return sequence_table(sessions), tuple(templates)
+
+
+def test_a_truly_new_message_precedes_those_with_a_new_name() -> None:
+    table, known = named_log()
+    context = fit_context(table, [str(index) for index in range(200)], len(known), templates=known)
+    names = [f"login of user z{name} at console" for name in "abcdef"]
+    templates = (*known, *names, "disk failed: I/O error in sector <NUM>")
+    session = sequence_table([([0, *range(len(known), len(templates)), 1], [float("nan")] + [0.1] * 8)])
+    reasons = explain_sessions(context, session, [0], templates=templates)[0].reasons
+    assert (reasons[0].kind, reasons[0].event) == ("unseen_event", len(templates) - 1)
+    assert [reason.kind for reason in reasons].count("unseen_event") == 1  # a new name is what half of them have
+    assert explain_sessions(context, session, [0])[0].reasons[0].event == len(known)  # without texts: in their order
+
+
+def test_unseen_lines_between_others_are_no_fault_of_the_others(context: ExplainContext) -> None:
+    ids = [0, 1, 7, 8, 9, N_KNOWN, 9, N_KNOWN, 9, N_KNOWN, 10, 11, 6]
+    reasons = explain(context, (ids, [float("nan")] + [0.4] * 12)).reasons
+    assert {reason.kind for reason in reasons} == {"unseen_event", "length"}
+
+
+def test_what_leads_back_to_a_session_of_training_is_preferred() -> None:
+    kinds = [[3, 0, 2, 4, 3, 3, 2], [2, 4, 1, 4, 1, 2, 1], [4, 2, 4, 5]]
+    sessions: list[Session] = [(ids, [float("nan")] + [0.1] * (len(ids) - 1)) for ids in kinds * 100]
+    context = fit_context(sequence_table(sessions), [str(index) for index in range(300)], 6)
+    # by transitions alone an exchange of 4 and 2 is as good
+    reasons = explain(context, ([2, 4, 1, 4, 2, 1], [float("nan")] + [0.1] * 5)).reasons
+    assert [(reason.kind, reason.event, reason.slot) for reason in reasons] == [("missing", 1, 4)]
+
+
+def test_lines_do_not_count_as_neighbours_over_an_unseen_one(database: ExplainContext) -> None:
+    ids = [BEGIN_JOB, 2, N_STATEMENTS, 2, N_STATEMENTS, 2, N_STATEMENTS, 2, DONE, CLOSE]
+    reasons = explain(database, (ids, [float("nan")] + [0.1] * 9)).reasons
+    assert reasons[0].kind == "unseen_event"
+    assert not any("n_times" in reason.facts for reason in reasons)
+
+
+def test_a_new_message_precedes_whatever_surprises_the_model(training: SequenceTable) -> None:
+    calm = np.full(len(training.event_id), 0.1, np.float32)
+    context = fit_context(training, [str(index) for index in range(len(training))], N_KNOWN, surprise=calm)
+    ids = [0, 1, 7, 8, 9, N_KNOWN, 9, 10, 11, 6]
+    surprise = [0.1, 300.0, 0.1, 0.1, 0.1, 20.0, 0.1, 0.1, 200.0, 0.1]
+    reasons = explain(context, (ids, [float("nan")] + [0.4] * 9), surprise).reasons
+    assert [(reason.kind, reason.positions) for reason in reasons[:3]] == [
+        ("unseen_event", (5,)),
+        ("order", (1,)),
+        ("order", (8,)),
+    ]
+
+
+def test_a_message_of_suspicious_sessions_alone_is_rare_and_not_new() -> None:
+    pick = random.Random(3)
+    usual = [session for session in (normal_session(pick) for _ in range(300)) if 22 not in session[0]]
+    broken: Session = ([0, 1, 7, 22, 6], [float("nan")] + [0.4] * 4)
+    sessions = [*usual, *[broken] * 4]
+    keys = [str(index) for index in range(len(sessions))]
+    normal = np.arange(len(sessions)) < len(usual)
+    context = fit_context(sequence_table(sessions), keys, N_KNOWN, normal=normal)
+    reason = explain(context, ([0, 1, 7, 8, 9, 9, 22, 10, 11, 6], [float("nan")] + [0.4] * 9)).reasons[0]
+    assert (reason.kind, reason.event, reason.positions) == ("rare_event", 22, (6,))
+    assert reason.facts == {"seen_in": 4, "of": len(sessions), "seen_in_normal": 0}
+
+
+def test_of_rare_messages_that_come_together_one_is_told() -> None:
+    ids = [0, 1, 5, 6]
+    rare = [0, 1, 20, 21, 22, 5, 6]
+    sessions: list[Session] = [(each, [float("nan")] + [0.1] * (len(each) - 1)) for each in [ids] * 990 + [rare] * 6]
+    context = fit_context(sequence_table(sessions), [str(index) for index in range(996)], N_KNOWN)
+    reasons = explain(context, (rare, [float("nan")] + [0.1] * 6)).reasons
+    assert [reason.kind for reason in reasons] == ["rare_event"]
+
+
+def test_an_odd_value_is_told_with_its_place_and_a_usual_one_is_not(context: ExplainContext) -> None:
+    ids = [0, 1, 7, 8, 9, 9, 10, 11, 6]
+    table = sequence_table([(ids, [float("nan")] + [0.4] * 8)])
+    surprise, slot = np.full(9, 1.0, np.float32), np.zeros(9, np.int32)
+    surprise[3], slot[3] = 9.0, 1
+    surprise[4], slot[4] = 9.0, MAX_VALUES  # a time, not a value
+    reasons = explain_sessions(context, table, [0], values=ValueSurprise(surprise, slot))[0].reasons
+    assert [(reason.kind, reason.event, reason.positions) for reason in reasons] == [("value", 8, (3,))]
+    assert reasons[0].facts == {"value": 2, "share": pytest.approx(np.exp(-9))}
+
+
+def test_a_gap_longer_than_any_of_training_tells_where_its_own_transition_is_rare() -> None:
+    pick = random.Random(6)
+    sessions = [(ids, [float("nan"), *(pick.uniform(0.1, 1) for _ in ids[1:])]) for ids in [[0, 1, 5, 6]] * 400]
+    sessions += [([0, 7, 6], [float("nan"), 0.5, 0.5])] * 25
+    context = fit_context(sequence_table(sessions), [str(index) for index in range(425)], N_KNOWN)
+    reasons = explain(context, ([0, 7, 6], [float("nan"), 0.5, 5.0])).reasons
+    assert [(reason.kind, reason.positions) for reason in reasons] == [("gap", (2,))]
+    assert reasons[0].evidence > np.log(425)
 
 
 def test_normal_sessions_have_no_strong_reason(context: ExplainContext) -> None:

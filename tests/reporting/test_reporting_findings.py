@@ -11,7 +11,14 @@ import pytest
 from reporting_shop import N_KNOWN, Session, normal_session, shop_log
 
 from ai_detect import artifacts
-from ai_detect.reporting.findings import anomalies_jsonl, rank_anomalies, scores_csv, session_spans, severity
+from ai_detect.reporting.findings import (
+    anomalies_jsonl,
+    data_quality_notes,
+    rank_anomalies,
+    scores_csv,
+    session_spans,
+    severity,
+)
 from ai_detect.reporting.reference import ExplainContext
 from ai_detect.reporting.report import ScoredLog
 from ai_detect.tables import NO_TIME, EventTable, ScoreTable, SessionTable, SourceSpan
@@ -92,6 +99,8 @@ def test_a_finding_names_the_line(log: ScoredLog) -> None:
     assert (new["kind"], new["line"], new["lines"]) == ("unseen_event", 5, [5])
     assert new["text"] == "000004 disk x4 failed: I/O error"
     assert new["template"] == "disk <*> failed: I/O error"
+    assert new["nearest_template"] == "user <*> authenticated"  # it shares but the wildcard
+    assert new["facts"]["distance"] > 0.5
     missing = next(reason for reason in finding["reasons"] if reason["kind"] == "missing")
     assert (missing["template"], missing["text"]) == ("cart of <*> saved", None)
     assert missing["expected"][0]["template"] == "cart of <*> saved"
@@ -140,6 +149,26 @@ def test_summary_is_plain_json(log: ScoredLog, tmp_path) -> None:
     artifacts.write_json(tmp_path / "summary.json", log.summary)
     assert artifacts.read_json(tmp_path / "summary.json") == log.summary
     assert log.summary["notes"] == ["2 lines hold bytes that are not in the log's encoding; the bytes were kept"]
+
+
+def test_what_no_line_explains_names_the_components(context: ExplainContext) -> None:
+    usual: Session = ([0, 1, 2, 3, 5, 6], [float("nan")] + [0.25] * 5)
+    log = shop_log(context, [usual, usual], 1)
+    assert log.findings[0]["reasons"] == []
+    assert log.findings[0]["summary"].startswith("Unusual as a whole: how often its messages come (knn, p = ")
+
+
+def test_names_that_no_mask_covers_are_told(log: ScoredLog) -> None:
+    def notes(new: list[str]) -> list[str]:
+        events = replace(log.events, templates=("login of root from <IP>", *log.events.templates[1:N_KNOWN], *new))
+        return data_quality_notes(events, log.sessions, log.scores)
+
+    names = [f"login of user{chr(97 + at)} from <IP>" for at in range(25)]
+    told = [note for note in notes(names) if "mask" in note]
+    assert len(told) == 1
+    assert told[0].startswith("25 of 25 new messages are known ones but for one word, such as `usera` and `userb`")
+    assert not any("mask" in note for note in notes(names[:5]))
+    assert not any("mask" in note for note in notes([f"{name} with {at} others" for at, name in enumerate(names)]))
 
 
 def test_anomalies_are_ranked_by_score_then_order() -> None:

@@ -143,7 +143,7 @@ def test_each_kind_of_anomaly_has_a_card_with_its_line_and_reason(log: ScoredLog
     assert "disk x" in text
     assert "is in none of 800 training sessions" in text
     assert "after the line before it, in training within" in text
-    assert "budget: 0.2 % false alarms" in text
+    assert "for 0.2 % false alarms; 999 calibration sessions can show 0.1 % false alarms and more" in text
     assert "2 lines hold bytes that are not in the log's encoding" in text
     for group in groups:
         assert f"shop.log:{log.findings[group[0]]['source']['line_start']}-" in text

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ai_detect.reporting.reasons import Reason
-from ai_detect.reporting.wording import decodable, duration, percent, quoted, rfc3339, sentence, visible
+from ai_detect.reporting.wording import as_a_whole, decodable, duration, percent, quoted, rfc3339, sentence, visible
 from ai_detect.tables import NO_TIME
 
 ANY_TEXT = st.text(st.characters(exclude_categories=()))
@@ -71,7 +71,7 @@ def test_a_template_cannot_leave_its_quotes() -> None:
     assert len(quoted("x" * 1000)) < 120
 
 
-TEMPLATES = ["open <*>", "close <*>"]
+TEMPLATES = ["open <*>", "close <*>", "login of bob from <IP>", "login of eve from <IP>"]
 
 
 @pytest.mark.parametrize(
@@ -82,8 +82,52 @@ TEMPLATES = ["open <*>", "close <*>"]
             "New message: `open <*>` is in none of 1,500 training sessions",
         ),
         (
-            Reason("rare_event", 0, (1, 2), 5, facts={"seen_in": 2, "of": 900}),
+            Reason("rare_event", 0, (1, 2), 5, facts={"seen_in": 2, "of": 900, "seen_in_normal": 1}),
             "Rare message: `open <*>` is in only 2 of 900 training sessions; here 2 times",
+        ),
+        (
+            Reason("rare_event", 0, (1,), 5, facts={"seen_in": 2, "of": 900, "seen_in_normal": 0}),
+            "Rare message: `open <*>` is in only 2 of 900 training sessions, which look abnormal themselves",
+        ),
+        (
+            Reason("unseen_event", 3, (1,), 5, facts={"seen_in": 0, "of": 90, "nearest": 2, "distance": 0.5}),
+            "New message: `login of eve from <IP>` is in none of 90 training sessions; but for `eve` it is a known one",
+        ),
+        (
+            Reason("unseen_event", 0, (1,), 5, facts={"seen_in": 0, "of": 900, "nearest": 1, "distance": 0.9}),
+            "New message: `open <*>` is in none of 900 training sessions",
+        ),
+        (
+            Reason("count", 0, (3, 4, 5, 6, 7, 8), 5, facts={"n_lines": 3, "n_times": 3}),
+            "Repeated: 3 lines, from `open <*>` on, come 3 times in a row",
+        ),
+        (
+            Reason("order", 0, (1, 2), 5, expected=((1, 1.0),), facts={"n_so": 0, "n_reversed": 12}),
+            "Wrong order: `open <*>` comes before `close <*>`; the other order 12 times in training, this order never",
+        ),
+        (
+            Reason(
+                "missing",
+                1,
+                (),
+                5,
+                slot=2,
+                expected=((1, 0.6), (2, 0.38), (0, 0.02)),
+                facts={"share": 0.1, "count": 0, "share_here": 0.6},
+            ),
+            "Missing: `close <*>` (or `login of bob from <IP>`), which training has between the lines beside it",
+        ),
+        (
+            Reason(
+                "missing",
+                1,
+                (),
+                5,
+                slot=2,
+                expected=((1, 0.9), (0, 0.1)),
+                facts={"share": 0.98, "count": 0, "share_here": 0.9},
+            ),
+            "Missing: `close <*>`, which 98 % of similar normal sessions have",
         ),
         (
             Reason("count", 0, (3,), 5, facts={"count": 5, "usual_low": 1, "usual_high": 2}),
@@ -107,6 +151,10 @@ TEMPLATES = ["open <*>", "close <*>"]
             "Late: `close <*>` comes 5 min 12 s after the line before it, in training within 1.5 s",
         ),
         (
+            Reason("value", 1, (4,), 5, facts={"value": 2, "share": 0.0004}),
+            "Odd value: value 2 of `close <*>`; 0.04 % of the training sessions have one as odd",
+        ),
+        (
             Reason("length", 1, (), 5, slot=2, facts={"length": 2, "usual_low": 13, "usual_high": 36}),
             "Too short: 2 messages, where 99 % of the training sessions have 13 to 36",
         ),
@@ -114,3 +162,13 @@ TEMPLATES = ["open <*>", "close <*>"]
 )
 def test_sentences(reason: Reason, text: str) -> None:
     assert sentence(reason, TEMPLATES) == text
+
+
+def test_what_no_line_explains_is_told_by_what_the_components_saw() -> None:
+    p_values = {"lof:order": 0.5, "knn:counts": 1e-5, "lof:counts": 1e-3, "iforest:timing": 0.002, "ecod:rarity": 0.03}
+    assert as_a_whole(p_values) == (
+        "Unusual as a whole: how often its messages come (knn, p = 1e-05) and its length, duration and gaps "
+        "(iforest, p = 0.002); no single line stands out"
+    )
+    assert "whatever (p = 0.01)" in as_a_whole({"whatever": 0.01})
+    assert as_a_whole({"knn:counts": 0.2, "lof:order": float("nan")}) == "Unusual as a whole; no single line stands out"

@@ -51,6 +51,8 @@ SECTION_8: dict[str, dict[str, Any]] = {
         "keep_best": 4,
         "contamination": 0.1,
         "false_alarm_rate": 0.01,
+        "max_alerts_per_day": 5.0,
+        "fdr": 0.1,
     },
     "warn": {
         "patience": 9,
