@@ -28,15 +28,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from detection_splits import DATA, ROOT
 
 from ai_detect.config import InputSettings
 from ai_detect.evaluation.baselines import run_baselines
 from ai_detect.evaluation.metrics import measure as measure_quality
 from ai_detect.ingest.labels import read_label_file
 from ai_detect.sequences.parsed_log import learn_log, match_log
+from ai_detect.tables import BoolArray, Float64Array
 
-ROOT = Path(__file__).resolve().parents[2]
-DATA = Path(os.environ.get("AI_DETECT_DATA", ROOT.parent / "shared" / "data"))
 BEGIN, END = "<!-- pipeline table begins -->", "<!-- pipeline table ends -->"
 
 
@@ -158,7 +158,8 @@ class Cost:
     peak_mb: float
 
 
-def _process(arguments: Sequence[str], stdin: bytes | None = None) -> tuple[Cost, bytes]:
+def run_process(arguments: Sequence[str], stdin: bytes | None = None) -> tuple[Cost, bytes]:
+    """Run this interpreter in the root of the project; cost and standard output, RuntimeError where it fails."""
     begun = time.monotonic()
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err, tempfile.TemporaryFile() as feed:
         feed.write(stdin or b"")
@@ -201,15 +202,21 @@ def _reading(case: Case) -> dict[str, object]:
     return {"session_by_file": True} if "session_by_file" in names else dict(zip(names, values, strict=True))
 
 
+def read_scores(path: Path) -> tuple[list[str], Float64Array, BoolArray]:
+    """Sessions, -ln p (what they are ranked by) and alarms of a scores.csv, in its order."""
+    with open(path, newline="") as file:
+        rows = list(csv.DictReader(file))
+    surprisals = np.array([-np.log(max(float(row["p_value"]), 1e-300)) for row in rows])
+    flags = np.array([row["is_anomaly"] in ("1", "True", "true") for row in rows])
+    return [row["session"] for row in rows], surprisals, flags
+
+
 def _quality(case: Case, output: Path, folder: Path) -> tuple[dict[str, float | None], str, float]:
     """Our figures, and the best baseline by AUPRC, on the test log."""
-    with open(output / "scores.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
+    keys, surprisals, flags = read_scores(output / "scores.csv")
     label_of = read_label_file(case.labels) if case.labels else {}
-    labels = np.array([label_of.get(row["session"], -1) for row in rows], np.int8)
-    surprisal = np.array([-np.log(max(float(row["p_value"]), 1e-300)) for row in rows])
-    flags = np.array([row["is_anomaly"] in ("1", "True", "true") for row in rows])
-    ours = measure_quality(labels, surprisal, flags)
+    labels = np.array([label_of.get(key, -1) for key in keys], np.int8)
+    ours = measure_quality(labels, surprisals, flags)
     settings = InputSettings(**_reading(case))
     log, miner = learn_log(case.train, settings, folder / "cache")
     test = match_log(case.test, settings, miner)
@@ -225,7 +232,7 @@ def measure(case: Case, folder: Path) -> list[str]:
     """One row of the table."""
     run = Path(tempfile.mkdtemp(dir=folder))
     checkpoints, output = run / "checkpoint", run / "output"
-    train, _ = _process(
+    train, _ = run_process(
         [
             "ai_detect/train.py",
             "--train_file",
@@ -238,7 +245,7 @@ def measure(case: Case, folder: Path) -> list[str]:
         ]
     )
     trained_lines = json.loads((output / "summary.json").read_text())["n_lines"]
-    detect, _ = _process(
+    detect, _ = run_process(
         ["ai_detect/detect.py", "--log_file", case.test, "--model_dir", str(checkpoints), "--output_dir", str(output)]
     )
     summary = json.loads((output / "summary.json").read_text())
@@ -265,9 +272,11 @@ def _stdin_row(folder: Path) -> list[str]:
     """`zcat ... | detect --log_file - --output_dir -` with the model of the first case."""
     path = DATA / "linux" / "Linux.log.gz"
     run = Path(tempfile.mkdtemp(dir=folder))
-    _process(["ai_detect/train.py", "--train_file", str(path), "--checkpoint_dir", str(run), "--output_dir", str(run)])
+    run_process(
+        ["ai_detect/train.py", "--train_file", str(path), "--checkpoint_dir", str(run), "--output_dir", str(run)]
+    )
     content = gzip.decompress(path.read_bytes())
-    cost, out = _process(
+    cost, out = run_process(
         ["ai_detect/detect.py", "--log_file", "-", "--output_dir", "-", "--model_dir", str(run)], content
     )
     found = [json.loads(line) for line in out.splitlines()]
