@@ -35,6 +35,11 @@ capture: $(STAMP)
 
 benchmark: $(STAMP)
 	$(BIN)/python tests/benchmarks/pipeline.py --output docs/benchmarks.md
+	$(BIN)/python tests/benchmarks/detection.py --output docs/benchmarks-detection.md
+	$(BIN)/python tests/benchmarks/detection.py --sweep --output docs/benchmarks-detection.md
+	$(BIN)/python tests/benchmarks/detection.py --ablation --output docs/benchmarks-detection.md
+	$(BIN)/python tests/benchmarks/false_alarms.py --output docs/benchmarks-false-alarms.md
+	$(BIN)/python tests/benchmarks/attribution.py --output docs/benchmarks-attribution.md
 
 clean:
 	rm -rf $(VENV) .demo build *.egg-info

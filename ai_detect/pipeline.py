@@ -411,12 +411,12 @@ def _evidence(
 
 def _learn_values(log: ParsedLog) -> tuple[ValueModel, Float32Array]:
     """What values are usual in trusted sessions; how odd those of each event are by the other sessions, (n_events,)."""
-    normal = trusted(suspected(log.sequences))
+    normal, all_values = trusted(suspected(log.sequences)), log.values
     of_normal = np.repeat(normal, log.sequences.lengths)
     values, own = ValueModel.fit(
-        log.sequences.take(np.flatnonzero(normal)), log.values.take(np.flatnonzero(of_normal)), log.events.n_known
+        log.sequences.take(np.flatnonzero(normal)), all_values.take(np.flatnonzero(of_normal)), log.events.n_known
     )
-    odd = values.surprise(log.sequences, log.values).surprise.copy()
+    odd = values.surprise(log.sequences, all_values).surprise.copy()
     odd[of_normal] = own.surprise
     return values, odd
 

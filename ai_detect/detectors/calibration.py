@@ -24,7 +24,8 @@ _LARGEST = 1e150
 
 @dataclass(frozen=True)
 class TailCalibration:
-    """Conformal p-values, continued beyond the highest training score by a generalised Pareto tail.
+    """Conformal p-values, continued beyond the highest training score (with `fit_bulk`, beyond the bulk) by a
+    generalised Pareto tail.
 
     p is (1 + sessions that score at least as high) / (1 + sessions) at each score of training, and -ln p is linear in
     between; it rises strictly above the lowest score, so that no order is lost to ties.
@@ -65,7 +66,7 @@ class TailCalibration:
         """
         ranked = cls.fit(scores)
         median, upper = np.quantile(scores, [0.5, 1 - _BULK_TAIL])
-        if upper <= median:  # there is no bulk to go by
+        if upper - median <= 1e-6 * max(abs(float(upper)), 1.0):  # there is no bulk to go by
             return ranked
         level = -float(np.log(_BULK_TAIL))
         below = ranked.values < upper

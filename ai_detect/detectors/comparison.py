@@ -14,8 +14,8 @@ import numpy as np
 from ai_detect.artifacts import check_array
 from ai_detect.detectors.components import COMPONENTS
 from ai_detect.detectors.detectors import DETECTORS, Detector
-from ai_detect.detectors.reference import Reference, distinct_rows, make_reference
-from ai_detect.detectors.suspicion import suspected, trusted
+from ai_detect.detectors.reference import Reference, distinct_rows, make_reference, most_rows
+from ai_detect.detectors.suspicion import trusted
 from ai_detect.detectors.views import SessionEvidence, SessionViews
 from ai_detect.tables import BoolArray, Float32Array, Float64Array
 
@@ -51,13 +51,10 @@ class Comparison:
         self._detectors: dict[str, Detector] = {}
 
     @classmethod
-    def fit(
-        cls, evidence: SessionEvidence, event_vectors: Float32Array, seed: int, suspects: BoolArray | None = None
-    ) -> Comparison:
+    def fit(cls, evidence: SessionEvidence, event_vectors: Float32Array, seed: int, suspects: BoolArray) -> Comparison:
         """Learn from training sessions what the views and the detectors need; `suspects` (n_sessions,) are those that
-        look abnormal themselves (default: by the set of their events).
+        look abnormal themselves.
         """
-        suspects = suspected(evidence.sequences) if suspects is None else suspects
         normal = evidence.take(np.flatnonzero(trusted(suspects)))
         views = SessionViews.fit(normal, event_vectors)
         matrices = views.transform(normal, event_vectors)
@@ -109,7 +106,7 @@ class Comparison:
             rows, weights = arrays[f"rows/{view}"], arrays[f"weights/{view}"]
             check_array(f"rows of {view}", rows, np.float32, (None, widths.get(view)), low=-_LARGEST, high=_LARGEST)
             check_array(f"weights of {view}", weights, np.float64, (len(rows),), low=1e-9, high=_LARGEST)
-            if rows.size == 0:
+            if not 0 < len(rows) <= most_rows(rows.shape[1]) or rows.size == 0:
                 raise ValueError(f"{view} has no rows to compare with")
             references[view] = Reference(rows, weights)
             checks[view] = arrays[f"checks/{view}"]

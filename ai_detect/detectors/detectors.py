@@ -143,11 +143,14 @@ class MassDetector:
         from scipy.spatial.distance import cdist
 
         known, weights = self._reference.rows, self._reference.weights
-        scores = np.zeros(len(rows))
+        scores, wanted = np.zeros(len(rows)), _MASS * weights.sum()
+        enough = min(int(np.searchsorted(np.cumsum(np.sort(weights)), wanted)), len(known) - 1)  # so many always do
         for start in range(0, len(rows), _BLOCK):
             distances = cdist(rows[start : start + _BLOCK], known)
-            order = np.argsort(distances, axis=1, kind="stable")
-            reached = np.cumsum(weights[order], axis=1) >= _MASS * weights.sum()
+            near = np.argpartition(distances, enough, axis=1)[:, : enough + 1]
+            nearest_first = np.argsort(np.take_along_axis(distances, near, axis=1), axis=1, kind="stable")
+            order = np.take_along_axis(near, nearest_first, axis=1)
+            reached = np.cumsum(weights[order], axis=1) >= wanted
             nearest = order[np.arange(len(order)), reached.argmax(axis=1)]
             scores[start : start + _BLOCK] = distances[np.arange(len(order)), nearest]
         return scores

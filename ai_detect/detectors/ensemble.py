@@ -2,7 +2,7 @@
 
 fit     five folds of training sessions -> held-out scores -> a calibration for each component, weights, and a
         calibration and threshold for each method; then detectors on all training sessions
-scores  a component's score -> -ln p -> weighted mean -> calibrated again -> score in [0, 1]
+scores  a component's score -> -ln p -> weighted power mean -> calibrated again -> score in [0, 1]
 """
 
 from __future__ import annotations
@@ -357,13 +357,13 @@ def _held_out_scores(
     # in random order, or what comes back at regular times would be held out as a whole
     fold = (random.permutation(n_runs) % _FOLDS)[np.arange(n) * n_runs // n]
     judged = np.sort(random.permutation(n)[:_MOST_JUDGED])
-    names = [component.name for component in COMPONENTS]
+    names, normal = [component.name for component in COMPONENTS], trusted(suspects)
     held_out = {name: np.zeros(len(judged)) for name in names}
     for number in np.unique(fold[judged]):
         check()
-        inside, outside = fold[judged] == number, np.flatnonzero(fold != number)
+        inside, outside = fold[judged] == number, np.flatnonzero((fold != number) & normal)
         outside = outside if len(outside) else judged  # a lone session has nothing to be held out from
-        comparison = Comparison.fit(evidence.take(outside), event_vectors, seed, suspects[outside])
+        comparison = Comparison.fit(evidence.take(outside), event_vectors, seed, np.zeros(len(outside), np.bool_))
         for name, raw in comparison.raw_scores(evidence.take(judged[inside]), event_vectors, names).items():
             held_out[name][inside] = raw
     return judged, held_out

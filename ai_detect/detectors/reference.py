@@ -30,6 +30,11 @@ def distinct_rows(matrix: np.ndarray) -> tuple[Int64Array, Int64Array]:
     return first.astype(np.int64), inverse.reshape(-1).astype(np.int64)
 
 
+def most_rows(n_columns: int) -> int:
+    """Most rows that a reference holds."""
+    return int(np.sqrt(_MAX_WORK / max(n_columns, 1)))
+
+
 def make_reference(matrix: Float32Array, seed: int) -> Reference:
     """Distinct rows with their frequencies, sorted by content, so that the order of the sessions does not matter.
 
@@ -38,7 +43,7 @@ def make_reference(matrix: Float32Array, seed: int) -> Reference:
     """
     first, inverse = distinct_rows(matrix)
     rows, weights = matrix[first], np.bincount(inverse, minlength=len(first)).astype(np.float64)
-    most = int(np.sqrt(_MAX_WORK / max(matrix.shape[1], 1)))
+    most = most_rows(matrix.shape[1])
     if len(rows) > most:
         by_weight = np.argsort(-weights, kind="stable")
         rest = by_weight[most // 2 :]

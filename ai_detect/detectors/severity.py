@@ -15,8 +15,8 @@ from ai_detect.tables import LEVELS, BoolArray, Int8Array, Int32Array
 
 #: Words of failure in English logs, as whole words; camelCase parts count as words.
 _FAILURE = re.compile(
-    r"(?<![^\W_])(?:"
-    r"\w*(?:error|exception|fail)\w*|errno|fatal\w*|crit(?:ical)?|severe|emerg\w*|alert|warn(?:ing)?"
+    r"error|exception|fail|(?<![^\W_])(?:"  # these also within a word; a pattern with a prefix would be quadratic
+    r"errno|fatal\w*|crit(?:ical)?|severe|emerg\w*|alert|warn(?:ing)?"
     r"|panic\w*|abort\w*|crash\w*|corrupt\w*|damag\w*|broken|bad|invalid|illegal|malformed|mismatch\w*|inconsisten\w*"
     r"|den(?:y|ied)|refus\w*|reject\w*|forbidden|unauthori[sz]ed|violat\w*"
     r"|time(?:d)?[ -]?out\w*|expired|stuck|hang|hung|deadlock\w*|unresponsive|not responding"

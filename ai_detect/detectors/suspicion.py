@@ -38,7 +38,8 @@ def suspected(sequences: SequenceTable) -> BoolArray:
     first = _apart(_independent(present, weights)[inverse])
     calm = ~first[_first_of_each(inverse, len(present))]
     tree = DependenceTree.fit(present[calm], weights[calm])
-    return _apart(tree.surprise(present).sum(axis=1)[inverse])
+    blocks = [tree.surprise(present[at : at + _BLOCK]).sum(axis=1) for at in range(0, len(present), _BLOCK)]
+    return _apart(np.concatenate(blocks)[inverse])
 
 
 def trusted(suspects: BoolArray) -> BoolArray:
@@ -78,7 +79,9 @@ def _independent(present: UInt8Array, weights: Float64Array) -> Float64Array:
     """-ln probability of each set, as if events came and stayed away independently of each other."""
     n = weights.sum()
     share = np.minimum((weights @ present + 0.5) / (n + 1), 1 - 0.5 / (n + 1))
-    return np.asarray(-(present @ np.log(share) + (1 - present.astype(np.float64)) @ np.log1p(-share)), np.float64)
+    nothing, change = np.log1p(-share).sum(), np.log(share) - np.log1p(-share)
+    blocks = [present[at : at + _BLOCK] @ change for at in range(0, len(present), _BLOCK)]
+    return np.asarray(-(nothing + np.concatenate(blocks)), np.float64)
 
 
 def _apart(surprise: Float64Array) -> BoolArray:

@@ -56,7 +56,8 @@ def choose_threshold(
         return asked
     rule: Rule = "budget"
     if not trusted.all():
-        level, rule = _between(surprisals, suspected), "suspects"
+        most = 2 * float(suspected.mean())  # a method that does not see the suspects would flag nearly all
+        level, rule = max(_between(surprisals, suspected), _at_most(most, surprisals)), "suspects"
     else:
         level = _exceeded_by(BUDGET, len(surprisals))
     return Threshold(level, rule, float((surprisals >= level).mean()))
@@ -75,7 +76,7 @@ def asked_threshold(surprisals: Float64Array, alarm: AlarmSettings, sessions_per
         level = float(-np.log(rate_of_alerts(asked, sessions_per_day)))
     elif alarm.contamination is not None:
         rule, asked = "contamination", alarm.contamination
-        level = float(np.quantile(surprisals, 1 - asked))
+        level = _at_most(asked, surprisals)
     elif alarm.fdr is not None:
         rule, asked, level = "fdr", alarm.fdr, benjamini_hochberg(surprisals, alarm.fdr)
     else:
@@ -132,6 +133,16 @@ def _between(surprisals: Float64Array, suspected: BoolArray) -> float:
     f1 = np.where(last, 2 * np.cumsum(suspected[order]) / (n_above + suspected.sum()), 0)
     best = int(f1.argmax())
     return float(falling[best : best + 2].mean())
+
+
+def _at_most(share: float, surprisals: Float64Array) -> float:
+    """The lowest level that no more than this share of the sessions reach; equal sessions are on one side."""
+    falling = np.sort(surprisals)[::-1]
+    n = int(np.floor(share * len(falling) + 1e-9))
+    first = int(np.searchsorted(-falling, -falling[min(n, len(falling) - 1)]))  # of those equal to the first one left
+    if first:
+        return float(falling[first - 1 : first + 1].mean())
+    return max(_exceeded_by(0, len(falling)), float(falling[0]) + 0.1)
 
 
 def _exceeded_by(share: float, n: int) -> float:

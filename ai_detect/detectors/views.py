@@ -108,20 +108,21 @@ class SessionViews:
 
         `event_vectors` must cover every event id of the sessions, known and unseen.
         """
+        distance = self._distances(np.unique(evidence.sequences.event_id), event_vectors)
         starts = range(0, len(evidence), _BLOCK)
         if len(starts) <= 1:
-            return self._block(evidence, event_vectors)
+            return self._block(evidence, distance)
         blocks = [
-            self._block(evidence.take(np.arange(start, min(start + _BLOCK, len(evidence)))), event_vectors)
+            self._block(evidence.take(np.arange(start, min(start + _BLOCK, len(evidence)))), distance)
             for start in starts
         ]
         return {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
 
-    def _block(self, evidence: SessionEvidence, event_vectors: Float32Array) -> dict[str, Float32Array]:
+    def _block(self, evidence: SessionEvidence, distance: Float64Array) -> dict[str, Float32Array]:
         sequences = evidence.sequences
-        n = len(sequences)
-        session, event, count = occurrences(sequences, len(event_vectors))
-        unseen = self._unseen(len(event_vectors))[event]
+        n, n_events = len(sequences), len(distance)
+        session, event, count = occurrences(sequences, n_events)
+        unseen = self._unseen(n_events)[event]
         column = np.full(len(event), self.n_columns - 1)
         column[~unseen] = self.column[event[~unseen]]
         presence, counts = self._event_matrices(n, session, event, count, unseen, column)
@@ -130,9 +131,9 @@ class SessionViews:
             "counts": counts,
             "rarity": self._rarity(n, session, event, unseen),
             "relations": self._relations(_levels(n, self.n_columns, session, column, count)),
-            "novelty": self._novelty(n, session, event, unseen, event_vectors),
-            "severity": self._severity(sequences, evidence.failure, len(event_vectors)),
-            "order": self._order(sequences, len(event_vectors)),
+            "novelty": self._novelty(n, session, event, unseen, distance),
+            "severity": self._severity(sequences, evidence.failure, n_events),
+            "order": self._order(sequences, n_events),
             "surprise": _mean_and_largest(sequences, evidence.surprise.astype(np.float64)),
             "timing": _timing(sequences),
             "values": _mean_and_largest(sequences, evidence.odd.astype(np.float64)),
@@ -225,15 +226,19 @@ class SessionViews:
         np.maximum.at(largest, session, rareness)
         return np.column_stack([np.bincount(session, rareness, len(sequences)), largest])
 
-    def _novelty(
-        self, n: int, session: Int64Array, event: Int64Array, unseen: np.ndarray, event_vectors: Float32Array
-    ) -> Float64Array:
-        """How unlike all known templates the strangest unseen one is (cosine distance); log number of unseen events."""
+    def _distances(self, events: Int32Array, event_vectors: Float32Array) -> Float64Array:
+        """How unlike all known templates each unseen one of these events is (cosine distance), (n_templates,)."""
         distance = np.zeros(len(event_vectors))
-        for new in np.unique(event[unseen]):
+        for new in events[self._unseen(len(event_vectors))[events]]:
             # one product a template, of fixed shape: its result cannot depend on which others are new
             likeness = (self.known_vectors * _unit(event_vectors[new : new + 1])).sum(axis=1)
             distance[new] = 1 - likeness.max(initial=0)
+        return distance
+
+    def _novelty(
+        self, n: int, session: Int64Array, event: Int64Array, unseen: BoolArray, distance: Float64Array
+    ) -> Float64Array:
+        """How unlike all known templates the strangest unseen one is; log number of unseen events."""
         strangest = np.zeros(n)
         np.maximum.at(strangest, session[unseen], distance[event[unseen]])
         return np.column_stack([strangest, np.log1p(np.bincount(session[unseen], minlength=n))])

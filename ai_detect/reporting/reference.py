@@ -382,6 +382,10 @@ def _no_gaps(n: int) -> Float32Array:
     return np.full(n, np.nan, np.float32)
 
 
+#: Templates seen once that are compared with all others; more only cost time.
+_MAX_ONCE_SEEN = 1000
+
+
 def fit_context(
     sequences: SequenceTable,
     keys: Sequence[str],
@@ -433,7 +437,10 @@ def fit_context(
     log_p = np.full(len(sample), np.nan) if surprise is None else surprise[sample].astype(np.float64)
     everywhere = np.full(len(sample), _ALL)
     gap_groups = np.concatenate([transitions[sample], -1 - events[sample], everywhere])
-    once_seen = KnownTemplates(templates).distances_to_others(np.flatnonzero(seen_in == 1) if templates else ())
+    once = np.flatnonzero(seen_in == 1) if templates else np.zeros(0, np.int64)
+    some = once[np.linspace(0, len(once) - 1, min(len(once), _MAX_ONCE_SEEN)).astype(np.int64)]
+    of_some = KnownTemplates(templates).distances_to_others(some)
+    once_seen = of_some[np.arange(len(once)) * len(some) // max(len(once), 1)]  # each stands for its share
     first, _, counts = distinct_sequences(sequences)
     n_singular = int((counts == 1).sum())
     first, counts = _references(sequences, first, counts, max_references, max_reference_events)

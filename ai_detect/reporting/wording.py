@@ -150,7 +150,8 @@ LEADS = {"unseen_event": "New message", "rare_event": "Rare message"}
 VIEWS = {
     "presence": "which messages it has",
     "counts": "how often its messages come",
-    "rarity": "how rare its messages are",
+    "relations": "how often its messages come beside others",
+    "severity": "how rare its failures are",
     "novelty": "how new its messages are",
     "order": "the order of its messages",
     "surprise": "messages that the model did not expect",

@@ -16,19 +16,17 @@ import io
 import json
 import os
 import platform
-import random
-import re
 import subprocess
 import sys
 import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from detection_splits import DATA, ROOT
+from detection_splits import DATA, PROTOCOLS, ROOT
 
 from ai_detect.config import InputSettings
 from ai_detect.evaluation.baselines import run_baselines
@@ -49,7 +47,6 @@ class Case:
     test: str
     flags: tuple[str, ...] = ()
     labels: Path | None = None
-    needs: tuple[Path, ...] = field(default=())
 
 
 def _lines(path: Path) -> Iterator[bytes]:
@@ -62,43 +59,11 @@ def _write(path: Path, lines: Sequence[bytes]) -> str:
     return str(path)
 
 
-def _by_session(
-    name: str, log: Path, labels: Path, regex: str, folder: Path, chronological: float | None, seed: int
-) -> Iterator[Case]:
-    """The clean and the contaminated split of a labelled log: random halves, or the first share in time."""
-    label_of = read_label_file(labels)
-    pattern = re.compile(regex.encode())
-    lines = list(_lines(log))
-    keys = [match[1].decode() if (match := pattern.search(line)) else "" for line in lines]
-    order = list(dict.fromkeys(keys))
-    if chronological is None:
-        random.Random(seed).shuffle(order)
-    train = set(order[: round(len(order) * (chronological or 0.5))])
-    test = _write(
-        folder / f"{name}-test.log", [line for line, key in zip(lines, keys, strict=True) if key not in train]
-    )
-    for mode in ("clean", "contaminated"):
-        kept = {key for key in train if mode == "contaminated" or label_of.get(key) == 0}
-        path = _write(
-            folder / f"{name}-{mode}.log", [line for line, key in zip(lines, keys, strict=True) if key in kept]
-        )
-        yield Case(f"{name}, {mode}", path, test, ("--session_regex", regex), labels)
-
-
-def _postgresql(folder: Path) -> Iterator[Case]:
-    labels = ROOT / "dataset" / "labels.csv"
-    label_of = read_label_file(labels)
-    lines = list(_lines(ROOT / "dataset" / "train.log.gz"))
-    kept, key = [], b""
-    for line in lines:
-        if match := re.match(rb"\S+ \S+ \S+ \[\d+\] ([0-9a-f]+\.[0-9a-f]+) ", line):
-            key = match[1]
-        if label_of.get(key.decode()) == 0:
-            kept.append(line)
-    test = str(ROOT / "dataset" / "test.log.gz")
-    flags = ("--session_field", "session")
-    yield Case("postgresql, clean", _write(folder / "postgresql-clean.log", kept), test, flags, labels)
-    yield Case("postgresql, contaminated", str(ROOT / "dataset" / "train.log.gz"), test, flags, labels)
+def _labelled(name: str, folder: Path, seed: int) -> Iterator[Case]:
+    """The clean and the contaminated split of a labelled log."""
+    for mode, contamination in (("clean", 0.0), ("contaminated", None)):
+        split = PROTOCOLS[name].split(folder / f"{name}-{mode}", seed, contamination)
+        yield Case(f"{name}, {mode}", str(split.train), str(split.test), split.flags, split.labels)
 
 
 def _halves(name: str, log: Path, folder: Path, change: Callable[[bytes], bytes] = lambda line: line) -> Iterator[Case]:
@@ -126,21 +91,8 @@ def _hadoop(folder: Path) -> Iterator[Case]:
 
 def cases(folder: Path, seed: int) -> Iterator[tuple[str, Callable[[], Iterator[Case]]]]:
     """Every log of the table and how it is split; made only when it is its turn."""
-    yield "postgresql", lambda: _postgresql(folder)
-    hdfs, bgl, openstack = DATA / "hdfs_2pct", DATA / "bgl_windows", DATA / "openstack_kalaki"
-    yield (
-        "hdfs",
-        lambda: _by_session(
-            "hdfs", hdfs / "HDFS.log.gz", hdfs / "anomaly_label.csv", r"(blk_-?\d+)", folder, None, seed
-        ),
-    )
-    yield "bgl", lambda: _by_session("bgl", bgl / "bgl.log.gz", bgl / "label.csv", r"^(\S+)", folder, 0.8, seed)
-    yield (
-        "openstack",
-        lambda: _by_session(
-            "openstack", openstack / "openstack.log.gz", openstack / "label.csv", r"^(\S+)", folder, None, seed
-        ),
-    )
+    for name in ("postgresql", "hdfs", "bgl", "openstack"):
+        yield name, lambda name=name: _labelled(name, folder, seed)
     yield "linux", lambda: _halves("linux", DATA / "linux" / "Linux.log.gz", folder)
     yield "json", lambda: _halves("json lines", DATA / "linux" / "Linux.log.gz", folder, _as_json)
     yield "hadoop", lambda: _hadoop(folder)

@@ -70,3 +70,18 @@ def test_what_cannot_be_calibrated_is_refused() -> None:
         TailCalibration.fit(np.array([1.0, np.nan]))
     with pytest.raises(ValueError, match="of a calibration"):
         TailCalibration.from_state({"values": np.zeros(2), "surprisals": np.zeros(3), "tail": np.ones(2)})
+
+
+def test_what_lies_beyond_the_bulk_does_not_make_its_like_usual() -> None:
+    bulk = np.random.default_rng(0).exponential(size=1000)
+    dirty = np.concatenate([bulk, np.full(40, 30.0)])
+    query = np.array([29.0])
+    assert TailCalibration.fit(dirty).surprisal(query)[0] < 4
+    assert TailCalibration.fit_bulk(dirty).surprisal(query)[0] > 10
+    below = np.quantile(bulk, [0.1, 0.5, 0.9])
+    assert TailCalibration.fit_bulk(bulk).surprisal(below) == pytest.approx(TailCalibration.fit(bulk).surprisal(below))
+
+
+def test_a_bulk_of_hardly_any_width_stays_finite() -> None:
+    scores = np.concatenate([np.zeros(900), np.full(100, 1e-9)])
+    assert TailCalibration.fit_bulk(scores).surprisal(np.array([1.0]))[0] < 60

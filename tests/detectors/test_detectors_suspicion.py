@@ -55,3 +55,32 @@ def test_more_templates_than_columns() -> None:
     found = suspected(sequences_of(log))
     assert found[3000:].all()
     assert found[:3000].mean() < 0.02
+
+
+def test_events_that_come_together_do_not_hide_a_rare_one() -> None:
+    """Eight events that three sessions in ten bring at once look more improbable, one by one, than one rare event."""
+    rng = np.random.default_rng(0)
+    together = list(range(3, 11))
+    log = [[0, 1, *(together if rng.random() < 0.3 else []), 2] for _ in range(3900)]
+    many_rare = [[0, 11, 12, 13, 14, 2]] * 80
+    one_rare = [[0, 1, 15, 2]] * 20
+    found = suspected(sequences_of(log + many_rare + one_rare))
+    assert not found[:3900].any()
+    assert found[3900:].all()
+
+
+def test_the_encoder_does_not_learn_from_suspects_where_they_are_many() -> None:
+    from ai_detect.config import RunSettings
+    from ai_detect.encoder.model import SessionEncoder
+    from ai_detect.encoder.vocabulary import word_matrix
+    from ai_detect.pipeline import training_task
+    from ai_detect.process_group import ALONE
+
+    settings = RunSettings(dim=16, n_heads=2, n_word_buckets=64, dropout=0, not_use_contrastive=True)
+    log = sequences_of([*normal_log(200), *[FAULTS[0]] * 20, *normal_log(5, seed=1)])
+    templates = [f"message {letter}" for letter in "abcdefghi"]
+    model = SessionEncoder(settings, len(templates), word_matrix(templates, settings.n_word_buckets))
+    task = training_task(model, log, None, settings, ALONE)
+    losses = [float(task.training_loss(np.array([index]), 0)[0].detach()) for index in (205, 219, 220)]
+    assert losses[0] == losses[1] == losses[2]  # the next trusted session takes the place of a suspect
+    assert float(task.training_loss(np.array([0]), 0)[0].detach()) != losses[0]
