@@ -26,8 +26,8 @@ class Component:
         return f"{self.detector}:{self.view}"
 
 
-#: Priors chosen by the mean AUPRC over five labelled logs, clean and contaminated; it is flat around them. So these logs
-#: are no test on unseen systems (docs/benchmarks-detection.md).
+#: Priors chosen by the mean AUPRC over five labelled logs, clean and contaminated, around which it is flat. So these
+#: logs are no test on unseen systems (docs/benchmarks-detection.md).
 COMPONENTS = (
     Component("tails", "severity", 1.25),
     Component("iforest", "profile", 1.0),
