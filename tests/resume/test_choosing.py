@@ -9,11 +9,11 @@ import signal
 from pathlib import Path
 
 import pytest
-from resume.process_runs import Job, ending
 from support import Result, Run, shop_log
 
 from ai_detect.cli import verify_command
 from ai_detect.training.checkpoint_store import best_checkpoint, scan_checkpoints
+from resume.process_runs import Job, ending
 
 pytestmark = pytest.mark.slow
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from resume.process_runs import Job, ending, wait_until
 
 from ai_detect.training.checkpoint_store import scan_checkpoints
+from resume.process_runs import Job, ending, wait_until
 
 FLAGS = ("--batch_size", "8", "--num_epochs", "12", "--save_strategy", "steps", "--save_steps", "7", "--patience", "40")
 N_STEPS = 300  # of 200 sessions in 12 epochs

@@ -12,8 +12,9 @@ import time
 from pathlib import Path
 
 import pytest
-from resume.process_runs import ENVIRONMENT, TIMEOUT_S, Job, ending, wait_until
 from support import ROOT
+
+from resume.process_runs import ENVIRONMENT, TIMEOUT_S, Job, ending, wait_until
 
 FLAGS = ("--batch_size", "16", "--num_epochs", "4", "--save_strategy", "steps", "--save_steps", "6", "--seed", "5")
 SOON_S = 30

@@ -10,9 +10,9 @@ import time
 from pathlib import Path
 
 import pytest
-from resume.process_runs import ENVIRONMENT, SABOTEUR, Job, ending, wait_until
 
 from ai_detect.training.checkpoint_store import scan_checkpoints
+from resume.process_runs import ENVIRONMENT, SABOTEUR, Job, ending, wait_until
 
 FLAGS = ("--batch_size", "16", "--num_epochs", "4", "--save_strategy", "steps", "--save_steps", "6")
 #: "Soon" on a machine that does other work as well: far less than any stage would take to its end on a real log.
