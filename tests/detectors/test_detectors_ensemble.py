@@ -7,8 +7,11 @@ import pytest
 from detectors_made import BROKEN, N_KNOWN, event_vectors, evidence_of, normal_log
 
 from ai_detect.config import DetectionSettings
+from ai_detect.detectors import ensemble
 from ai_detect.detectors.components import METHODS, components_of
 from ai_detect.detectors.ensemble import DetectorBank
+from ai_detect.detectors.reference import most_rows
+from ai_detect.detectors.views import SessionViews
 from ai_detect.errors import ConfigError, DataError, Interrupted
 
 SETTINGS = DetectionSettings()
@@ -180,3 +183,30 @@ def test_fitting_stops_when_asked() -> None:
 
     with pytest.raises(Interrupted):
         DetectorBank.fit(evidence_of(normal_log(20)), event_vectors(N_KNOWN), SETTINGS, seed=7, check=stop)
+
+
+def test_a_model_may_not_hold_more_reference_rows_than_are_ever_made(bank: DetectorBank) -> None:
+    values, arrays = bank.state()
+    rows = arrays["comparison/rows/timing"]
+    n = most_rows(rows.shape[1]) + 1
+    grown = {"comparison/rows/timing": np.resize(rows, (n, rows.shape[1])), "comparison/weights/timing": np.ones(n)}
+    with pytest.raises(ValueError, match="timing"):
+        DetectorBank.from_state(values, {**arrays, **grown})
+
+
+def test_held_out_detectors_learn_from_the_sessions_that_the_final_ones_learn_from(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One suspect in 150 is trusted as a whole; each fold, being smaller, would have judged that for itself."""
+    n_learned = []
+    learn = SessionViews.fit
+    monkeypatch.setattr(
+        SessionViews, "fit", lambda known, vectors: n_learned.append(len(known)) or learn(known, vectors)
+    )
+    suspects = np.arange(150) == 7
+    assert 0 < suspects.mean() < 0.0075
+    monkeypatch.setattr(ensemble, "suspected", lambda sequences: suspects)
+    fit(normal_log(150))
+    *folds, final = n_learned
+    assert final == 150
+    assert sum(folds) == 4 * 150

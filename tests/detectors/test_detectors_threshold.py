@@ -26,6 +26,7 @@ from ai_detect.detectors.ensemble import DetectorBank
 from ai_detect.detectors.threshold import (
     asked_threshold,
     benjamini_hochberg,
+    choose_threshold,
     daily_sessions,
     rate_of_alerts,
     score_of,
@@ -420,3 +421,19 @@ def test_evaluate_takes_the_terms_too(run: Run, shop: Shop, tmp_path: Path) -> N
 
     assert false_alarms("--false_alarm_rate", "0.3") > false_alarms("--false_alarm_rate", "0.03")
     assert "for 3 % false alarms" in (tmp_path / "evaluation_report.md").read_text()
+
+
+def test_a_method_that_does_not_see_the_suspects_does_not_report_most_of_the_log() -> None:
+    surprisals = np.linspace(0.01, 6, 1000)
+    suspected = np.arange(1000) % 17 == 0
+    threshold = choose_threshold(surprisals, suspected, ~suspected, AlarmSettings())
+    assert threshold.rule == "suspects"
+    assert threshold.training_share <= 2 * suspected.mean()
+
+
+@pytest.mark.parametrize("n_above", [0, 3])
+def test_equal_sessions_are_not_all_taken_for_the_contamination(n_above: int) -> None:
+    surprisals = np.concatenate([np.zeros(200 - n_above), np.full(n_above, 5.0)])
+    nobody = np.zeros(200, np.bool_)
+    threshold = choose_threshold(surprisals, nobody, ~nobody, AlarmSettings(contamination=0.02))
+    assert (surprisals >= threshold.surprisal).sum() == n_above
