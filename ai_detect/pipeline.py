@@ -5,23 +5,20 @@ training_task              sequences -> what the trainer works on      (encoder,
 LogAnomalyPipeline.fit     trained encoder + training sessions -> detectors, calibration, what normal looks like
 LogAnomalyPipeline.score   a parsed log -> ScoreTable
 LogAnomalyPipeline.explain scored sessions -> which line, and why
-LogAnomalyPipeline.save / load    the finished model: a folder that can be checked and never runs code
+LogAnomalyPipeline.save / load    the finished model: a folder that can be checked and never runs code (see model_file)
 """
 
 from __future__ import annotations
 
 import dataclasses
 import glob
-import hashlib
-import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
 from ai_detect import artifacts
@@ -30,46 +27,37 @@ from ai_detect.detectors.ensemble import DetectorBank
 from ai_detect.detectors.severity import failure_events
 from ai_detect.detectors.suspicion import suspected, trusted
 from ai_detect.detectors.threshold import Rule, daily_sessions, surprisal_of
-from ai_detect.detectors.values import NO_SLOT, ValueModel
+from ai_detect.detectors.value_slots import NO_SLOT
+from ai_detect.detectors.values import ValueModel
 from ai_detect.detectors.views import SessionEvidence
 from ai_detect.encoder import embedding
 from ai_detect.encoder.model import SessionEncoder
 from ai_detect.encoder.vocabulary import word_matrix
 from ai_detect.errors import CheckpointError, ConfigError, TrainingError
 from ai_detect.ingest.fingerprint import fingerprint_sources
+from ai_detect.model_file import (
+    MODEL_CARD,
+    in_one_line,
+    model_card,
+    read_model,
+    settings_of_checkpoint,
+    training_suspects,
+    write_model_json,
+)
 from ai_detect.parsing.template_miner import TemplateMiner
 from ai_detect.process_group import ProcessGroup
 from ai_detect.reporting.explain import Explanation, explain_sessions
 from ai_detect.reporting.findings import ModelIdentity, session_spans
+from ai_detect.reporting.learning import fit_context
 from ai_detect.reporting.reasons import ValueSurprise
-from ai_detect.reporting.reference import ExplainContext, fit_context
-from ai_detect.reporting.wording import decodable
+from ai_detect.reporting.reference import ExplainContext
 from ai_detect.sequences.parsed_log import ParsedLog, Progress, Silent, match_log
-from ai_detect.tables import MAX_VALUES, Float32Array, Int32Array, Int64Array, ScoreTable, SequenceTable
+from ai_detect.tables import MAX_VALUES, BoolArray, Float32Array, Int32Array, Int64Array, ScoreTable, SequenceTable
 from ai_detect.training.checkpoint import LoadedCheckpoint
 from ai_detect.training.data_check import check_same_data
 from ai_detect.training.encoder_task import EncoderTask
 from ai_detect.training.parts import copy_weights, decode_model, encode_model, load_weights
 from ai_detect.training.schedule import seed_step
-from ai_detect.training.state import TrainerState
-
-logger = logging.getLogger(__name__)
-
-FORMAT_VERSION = 2
-MODEL_CARD = "model.json"
-MODEL_PARTS = (
-    "templates.json",
-    "model.safetensors",
-    "detectors.json",
-    "detectors.safetensors",
-    "normal.json",
-    "normal.safetensors",
-    "values.safetensors",
-)
-
-
-#: Suspects that every report names.
-_SUSPECTS_NAMED = 3
 
 
 @dataclass(frozen=True)
@@ -125,12 +113,20 @@ class LogAnomalyPipeline:
 
         `check` is called between the parts and may raise to stop.
         """
-        values, odd = _learn_values(log)
+        suspects = suspected(log.sequences)
+        values, odd = _learn_values(log, trusted(suspects))
         check()
         evidence = _evidence(encoder, log, settings, odd, progress)
         check()
-        vectors, per_day = _event_vectors(encoder, log, settings), sessions_per_day(log)
-        bank = DetectorBank.fit(evidence, vectors, settings, settings.seed, sessions_per_day=per_day, check=check)
+        bank = DetectorBank.fit(
+            evidence,
+            _event_vectors(encoder, log, settings),
+            settings,
+            settings.seed,
+            suspects=suspects,
+            sessions_per_day=sessions_per_day(log),
+            check=check,
+        )
         check()
         normal = fit_context(
             log.sequences,
@@ -140,7 +136,7 @@ class LogAnomalyPipeline:
             surprise=evidence.surprise,
             normal=~bank.suspicious,
         )
-        card = {**card, "training_suspects": _suspects_for_card(log, bank)}
+        card = {**card, "training_suspects": training_suspects(log.sessions.keys, suspects, bank.suspicion)}
         return cls(settings, miner, encoder, bank, normal, values, card)
 
     def parse(self, spec: str, reading: InputSettings | None = None, *, progress: Progress | None = None) -> ParsedLog:
@@ -241,11 +237,7 @@ class LogAnomalyPipeline:
             artifacts.write_arrays(temporary / "normal.safetensors", normal_arrays)
             artifacts.write_arrays(temporary / "values.safetensors", self.values.state())
             artifacts.write_bytes(temporary / "model.safetensors", encode_model(copy_weights(self.encoder)))
-            parts = {name: artifacts.sha256_file(temporary / name) for name in MODEL_PARTS}
-            self.card["hash"] = artifacts.sha256_json(parts)[:16]
-            settings = self.settings.model_dump(mode="json")
-            model = {"format_version": FORMAT_VERSION, "card": self.card, "settings": settings, "parts": parts}
-            artifacts.write_json(temporary / MODEL_CARD, model)
+            self.card = write_model_json(temporary, self.card, self.settings)
             try:
                 LogAnomalyPipeline.load(temporary)
             except CheckpointError as error:
@@ -259,8 +251,7 @@ class LogAnomalyPipeline:
         """Read a finished model; raises CheckpointError where a part is missing, changed, or made by a newer
         version.
         """
-        model = _read_model_json(folder)
-        contents = {name: _read_part(folder / name, model.parts[name]) for name in MODEL_PARTS}
+        model, contents = read_model(folder)
         part = MODEL_CARD
         try:
             settings = build(RunSettings, model.settings, "settings")
@@ -288,112 +279,23 @@ class LogAnomalyPipeline:
                 raise ValueError("the values were learned with other templates")
         except (ValueError, KeyError, ConfigError) as error:
             raise CheckpointError(
-                f"{folder / part}: not a model that this version can read ({_short(error)}); train again"
+                f"{folder / part}: not a model that this version can read ({in_one_line(error)}); train again"
             ) from error
         return cls(settings, miner, encoder, bank, normal, values, model.card.model_dump())
 
 
-class _HistoryRow(BaseModel):
-    """The training run at one evaluation."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    step: int = Field(ge=0, le=1 << 53)
-    train_loss: float | None
-    val_loss: float | None
-    learning_rate: float | None
-
-
-class _History(BaseModel):
-    """The training run for the report's curves."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    rows: list[_HistoryRow]
-    resume_steps: list[Annotated[int, Field(ge=0, le=1 << 53)]]
-
-
-class _Suspects(BaseModel):
-    """Training sessions that look abnormal, where they are more than chance would have it."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    n_sessions: int = Field(ge=1, le=1 << 53)
-    n_suspected: int = Field(ge=1, le=1 << 53)
-    n_learned_from: int = Field(ge=0, le=1 << 53)
-    most_suspicious: list[str]
-
-
-class _Card(BaseModel):
-    """Where a model comes from: what this program looks at, and what else `model_card` noted."""
-
-    model_config = ConfigDict(extra="allow", strict=True)
-
-    run_id: str
-    step: int = Field(ge=0, le=1 << 53)
-    hash: str
-    history: _History
-    training_suspects: _Suspects | None
-
-
-class _ModelFile(BaseModel):
-    """model.json."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    format_version: int = Field(ge=FORMAT_VERSION, le=FORMAT_VERSION)
-    card: _Card
-    settings: dict[str, Any]
-    parts: dict[str, str]
-
-
-def _read_model_json(folder: Path) -> _ModelFile:
-    path = folder / MODEL_CARD
-    try:
-        model = artifacts.read_json(path)
-    except OSError as error:
-        raise CheckpointError(
-            f"{folder} holds no finished model ({path.name}: {error.strerror}); train first, or give --model_dir"
-        ) from error
-    except ValueError as error:
-        raise CheckpointError(str(error)) from error
-    version = model.get("format_version") if isinstance(model, dict) else None
-    if type(version) is int and version > FORMAT_VERSION:
-        raise CheckpointError(
-            f"{path} has format version {version}, this program reads up to {FORMAT_VERSION}: update ai-detect"
-        )
-    if type(version) is int and version < FORMAT_VERSION:
-        raise CheckpointError(
-            f"{path} has format version {version}, this program reads {FORMAT_VERSION}: resume_train.py makes the "
-            "model anew from its checkpoints, without training"
-        )
-    try:
-        checked = _ModelFile.model_validate(model)
-    except ValidationError as error:
-        raise CheckpointError(
-            f"{path} is not a model that this program wrote ({artifacts.first_problem(error)})"
-        ) from error
-    if set(checked.parts) != set(MODEL_PARTS):
-        raise CheckpointError(f"{path} does not list the parts of a model")
-    return checked
-
-
-def _read_part(path: Path, sha256: str) -> bytes:
-    try:
-        content = artifacts.read_file(path, artifacts.MAX_JSON_BYTES if path.suffix == ".json" else artifacts.MAX_BYTES)
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path} is missing; train again or restore the model folder") from error
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read ({error.strerror})") from error
-    if hashlib.sha256(content).hexdigest() != sha256:
-        raise CheckpointError(f"{path} is not the file that was saved (sha256 differs); restore it or train again")
-    return content
-
-
-def _short(error: Exception) -> str:
-    """What the error says in one line, whatever a file made it say."""
-    text = f"{error} is missing" if isinstance(error, KeyError) else f"{error}"
-    return "".join(letter if letter.isprintable() else " " for letter in text[:300])
+def _learn_values(log: ParsedLog, normal: BoolArray) -> tuple[ValueModel, Float32Array]:
+    """What values are usual in the `normal` sessions; how odd those of each event are by the other sessions of these,
+    (n_events,).
+    """
+    all_values = log.values
+    of_normal = np.repeat(normal, log.sequences.lengths)
+    values, own = ValueModel.fit(
+        log.sequences.take(np.flatnonzero(normal)), all_values.take(np.flatnonzero(of_normal)), log.events.n_known
+    )
+    odd = values.surprise(log.sequences, all_values).surprise.copy()
+    odd[of_normal] = own.surprise
+    return values, odd
 
 
 def _evidence(
@@ -409,36 +311,13 @@ def _evidence(
     return SessionEvidence(log.sequences, vectors, surprise, failure, odd)
 
 
-def _learn_values(log: ParsedLog) -> tuple[ValueModel, Float32Array]:
-    """What values are usual in trusted sessions; how odd those of each event are by the other sessions, (n_events,)."""
-    normal, all_values = trusted(suspected(log.sequences)), log.values
-    of_normal = np.repeat(normal, log.sequences.lengths)
-    values, own = ValueModel.fit(
-        log.sequences.take(np.flatnonzero(normal)), all_values.take(np.flatnonzero(of_normal)), log.events.n_known
-    )
-    odd = values.surprise(log.sequences, all_values).surprise.copy()
-    odd[of_normal] = own.surprise
-    return values, odd
-
-
-def sessions_per_day(log: ParsedLog) -> float | None:
-    """How many sessions a day a log has, None where it has no times."""
-    return daily_sessions(session_spans(log.events, log.sessions).start_time)
-
-
-def _suspects_for_card(log: ParsedLog, bank: DetectorBank) -> dict[str, Any] | None:
-    """What reports say of a training log that looks dirty, None of one that does not."""
-    learned_from = trusted(bank.suspected)
-    if learned_from.all():
-        return None
-    suspects = np.flatnonzero(bank.suspected)
-    worst = suspects[np.argsort(-bank.suspicion, kind="stable")[:_SUSPECTS_NAMED]]
-    return {
-        "n_sessions": len(bank.suspected),
-        "n_suspected": len(suspects),
-        "n_learned_from": int(learned_from[suspects].sum()),
-        "most_suspicious": [decodable(log.sessions.keys[session]) for session in worst],
-    }
+def _event_vectors(encoder: SessionEncoder, log: ParsedLog, settings: RunSettings) -> Float32Array:
+    """What the words of each event mean to the encoder, (n_templates, dim) float32; unseen events included."""
+    words = torch.from_numpy(word_matrix(log.events.templates, settings.n_word_buckets)).long()
+    with torch.no_grad():
+        vectors: Float32Array = encoder.word_part(words.to(encoder.words.device)).cpu().numpy()
+    _check_finite(vectors)
+    return vectors
 
 
 def _check_finite(*arrays: Float32Array) -> None:
@@ -447,49 +326,22 @@ def _check_finite(*arrays: Float32Array) -> None:
         raise CheckpointError("the encoder's weights are so large that its output is not finite; train again")
 
 
+def sessions_per_day(log: ParsedLog) -> float | None:
+    """How many sessions a day a log has, None where it has no times."""
+    return daily_sessions(session_spans(log.events, log.sessions).start_time)
+
+
 def untrained_encoder(settings: RunSettings, miner: TemplateMiner) -> SessionEncoder:
     """An encoder for these templates; its initial weights are a function of the seed."""
     seed_step(settings.seed, 0)
     return SessionEncoder(settings, len(miner.templates), word_matrix(miner.templates, settings.n_word_buckets))
 
 
-class _TrainingLog(BaseModel):
-    """A `FileFingerprint` in a checkpoint."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    path: str
-    n_bytes: int = Field(ge=0)
-    n_lines: int = Field(ge=0)
-    sha256: str
-    head_sha256: str
-    tail_sha256: str
-
-
-class _Provenance(BaseModel):
-    """What a resume looks up in a checkpoint's provenance."""
-
-    model_config = ConfigDict(extra="allow", strict=True)
-
-    train_file: str
-    train_data: list[_TrainingLog]
-    eval_file: str | None
-    n_templates: int = Field(ge=0)
-
-
-def settings_of_checkpoint(loaded: LoadedCheckpoint) -> RunSettings:
-    """The settings that a checkpoint was trained with; raises CheckpointError where this version does not know them,
-    or where it does not say what it was trained on.
-    """
-    try:
-        _Provenance.model_validate(loaded.trainer_state.provenance)
-    except ValidationError as error:
-        path = loaded.checkpoint.path / "trainer_state.json"
-        raise CheckpointError(f"{path}: provenance: {artifacts.first_problem(error)}") from error
-    try:
-        return build(RunSettings, loaded.config, str(loaded.checkpoint.path / "config.json"))
-    except ConfigError as error:
-        raise CheckpointError(f"{_short(error)}: it was made by another version of ai-detect") from error
+def grown_encoder(loaded: LoadedCheckpoint, settings: RunSettings, miner: TemplateMiner) -> SessionEncoder:
+    """The encoder of a checkpoint for a miner that has learned on: what is new begins as events unseen so far."""
+    encoder = untrained_encoder(settings, miner)
+    encoder.take_over(encoder_of_checkpoint(loaded)[1])
+    return encoder
 
 
 def encoder_of_checkpoint(loaded: LoadedCheckpoint) -> tuple[TemplateMiner, SessionEncoder]:
@@ -500,7 +352,7 @@ def encoder_of_checkpoint(loaded: LoadedCheckpoint) -> tuple[TemplateMiner, Sess
         miner = TemplateMiner.from_json(loaded.templates)
         encoder = _trained_encoder(settings, miner, loaded.model_state, path / "model.safetensors")
     except ValueError as error:
-        raise CheckpointError(f"{path / 'templates.json'}: {_short(error)}") from error
+        raise CheckpointError(f"{path / 'templates.json'}: {in_one_line(error)}") from error
     return miner, encoder
 
 
@@ -523,13 +375,6 @@ def _trained_encoder(
     return encoder
 
 
-def grown_encoder(loaded: LoadedCheckpoint, settings: RunSettings, miner: TemplateMiner) -> SessionEncoder:
-    """The encoder of a checkpoint for a miner that has learned on: what is new begins as events unseen so far."""
-    encoder = untrained_encoder(settings, miner)
-    encoder.take_over(encoder_of_checkpoint(loaded)[1])
-    return encoder
-
-
 def training_task(
     model: SessionEncoder,
     train: SequenceTable,
@@ -538,16 +383,8 @@ def training_task(
     group: ProcessGroup,
 ) -> EncoderTask:
     """What the trainer works on: sessions that look abnormal themselves are not learned from, where they are many."""
+    # judged by themselves: sessions that only validate have no say in what is learned from
     return EncoderTask(model, train, validation, settings, group, trusted=trusted(suspected(train)))
-
-
-def _event_vectors(encoder: SessionEncoder, log: ParsedLog, settings: RunSettings) -> Float32Array:
-    """What the words of each event mean to the encoder, (n_templates, dim) float32; unseen events included."""
-    words = torch.from_numpy(word_matrix(log.events.templates, settings.n_word_buckets)).long()
-    with torch.no_grad():
-        vectors: Float32Array = encoder.word_part(words.to(encoder.words.device)).cpu().numpy()
-    _check_finite(vectors)
-    return vectors
 
 
 def fit_checkpoint(
@@ -568,24 +405,3 @@ def fit_checkpoint(
     check_same_data(provenance["train_data"], log.fingerprints, log.sources, log.sources[0].path)
     card = model_card(state, loaded)
     return LogAnomalyPipeline.fit(settings, miner, encoder, log, card, progress=progress)
-
-
-def model_card(state: TrainerState, chosen: LoadedCheckpoint) -> dict[str, Any]:
-    """Where a model comes from: `chosen` gave the weights, `state` is where its run stood."""
-    manifest = chosen.checkpoint.manifest
-    names = ("step", "train_loss", "val_loss", "learning_rate")
-    columns = (state.loss_steps, state.train_losses, state.val_losses, state.learning_rates)
-    return {
-        "history": {
-            "rows": [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)],
-            "resume_steps": [item.parent.step for item in state.lineage if item.parent is not None],
-        },
-        "run_id": state.run_id,
-        "step": manifest.step,
-        "last_step": state.step,
-        "epoch": manifest.epoch,
-        "val_loss": manifest.val_loss,
-        "provenance": state.provenance,
-        "versions": state.versions,
-        "hash": chosen.checkpoint.hash[:16],
-    }

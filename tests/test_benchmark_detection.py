@@ -303,14 +303,15 @@ def evidence_of(members: Sequence[Sequence[int]]) -> SessionEvidence:
 def test_parts_alone_and_left_out_are_what_a_bank_of_such_parts_says() -> None:
     settings, vectors = DetectionSettings(), np.eye(8, dtype=np.float32)
     train, test = evidence_of(file_sessions(100)), evidence_of([*file_sessions(30), [OPEN, READ], [OPEN, 7, CLOSE]])
-    assert not suspected(train.sequences).any()  # what is trusted is the same for all
+    suspects = suspected(train.sequences)
+    assert not suspects.any()  # what is trusted is the same for all
     with recorded() as recorder:
-        bank = DetectorBank.fit(train, vectors, settings, 3)
+        bank = DetectorBank.fit(train, vectors, settings, 3, suspects=suspects)
     rows = recorder.fitted(bank, settings, test, vectors).rows()
 
     def restricted_to(components: Sequence[Component]) -> Baseline:
         with restricted(components):
-            scores = DetectorBank.fit(train, vectors, settings, 3).scores(test, vectors)
+            scores = DetectorBank.fit(train, vectors, settings, 3, suspects=suspects).scores(test, vectors)
         return Baseline(-np.log(scores.p_value), scores.is_anomaly)
 
     listened = components_of("ensemble")
@@ -331,7 +332,7 @@ def test_a_dirty_log_is_judged_as_the_whole_model_judged_it(monkeypatch: pytest.
     train = evidence_of([*file_sessions(90), *[[OPEN, 6, 7, READ]] * 10])
     test = evidence_of([*file_sessions(30), [OPEN, READ], [OPEN, 6, 7, READ]])
     with recorded() as recorder:
-        bank = DetectorBank.fit(train, vectors, settings, 3)
+        bank = DetectorBank.fit(train, vectors, settings, 3, suspects=suspected(train.sequences))
     assert not trusted(bank.suspected).all()
     refitted, listened = FittedBank._refitted, components_of("ensemble")
     monkeypatch.setattr(FittedBank, "_refitted", lambda self, components: refitted(self, listened))
@@ -350,8 +351,9 @@ def test_a_view_that_is_left_out_is_nowhere_looked_at() -> None:
             SessionEvidence(e.sequences, e.embedding**factor, e.surprise**factor, e.failure, e.odd)
             for e in (train, test)
         )
-        bank, judged = Mock(sessions_per_day=None), np.zeros(0, np.int64)
-        fitted = FittedBank(bank, DetectionSettings(), 3, known, vectors, judged, {}, new, vectors)
+        bank = Mock(sessions_per_day=None, suspected=suspected(known.sequences))
+        judged = np.zeros(0, np.int64)
+        fitted = FittedBank(bank, DetectionSettings(), 3, known, vectors, judged, judged, {}, {}, new, vectors)
         return fitted.without(left_out).scores.tolist()
 
     assert scores(("embedding", "surprise"), 1) == scores(("embedding", "surprise"), 2)

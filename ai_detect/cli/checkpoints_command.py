@@ -30,7 +30,7 @@ from ai_detect.cli.progress import TerminalProgress
 from ai_detect.cli.run_folders import finished_at, locked
 from ai_detect.config import unknown_name
 from ai_detect.errors import CheckpointError, ConfigError
-from ai_detect.pipeline import MODEL_CARD
+from ai_detect.model_file import MODEL_CARD
 from ai_detect.training.checkpoint import (
     Checkpoint,
     LoadedCheckpoint,

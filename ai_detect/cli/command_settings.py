@@ -150,7 +150,7 @@ class EvaluateCommand(ReadingCommand, AlarmSettings):
     detection_method: DetectionMethod | None = setting(
         None, "any method that the model holds (default: the one it was trained for)"
     )
-    eval_all_methods: bool = setting(False, "every method in one table and picture")
+    eval_all_methods: bool = setting(False, "every method in one table and one picture, evaluation_report.png")
     top_k: int = setting(20, "anomalies shown in the report", ge=0)
 
     @field_validator("label_regex")

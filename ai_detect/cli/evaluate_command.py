@@ -21,16 +21,19 @@ from ai_detect.evaluation.metrics import curve, distinct_sessions, measure_twice
 from ai_detect.ingest.labels import labels_by_regex, labels_for, read_label_file
 from ai_detect.pipeline import LogAnomalyPipeline, Scored
 from ai_detect.reporting.evaluation_report import evaluation_html, evaluation_json, evaluation_markdown
+from ai_detect.reporting.method_picture import methods_png
 from ai_detect.tables import Int8Array, ScoreTable, SequenceTable
 from ai_detect.training.signals import SignalFlag
 
 _LABEL_FILES = ("labels.csv", "label.csv", "anomaly_label.csv")
 #: Training sessions that the baselines are fitted on, at most.
 _MAX_BASELINE_SESSIONS = 20_000
+#: Baselines that are drawn beside the methods: the best by AUPRC, with hindsight.
+_DRAWN_BASELINES = 2
 
 
 def run(command: EvaluateCommand, typed: Mapping[str, Any]) -> int:
-    """Score the log, compare with the labels if there are any, write evaluation_report.{json,md,html}."""
+    """Score the log, compare with the labels if there are any, write evaluation_report.{json,md,html,png}."""
     with SignalFlag() as signals:
         progress = TerminalProgress(command.quiet, signals)
         begun = time.monotonic()
@@ -67,6 +70,7 @@ def run(command: EvaluateCommand, typed: Mapping[str, Any]) -> int:
             evaluation, described, top_k=command.top_k, labels=labels, embedding=scored.evidence.embedding
         )
         artifacts.write_text(folder / "evaluation_report.html", page)
+        artifacts.write_bytes(folder / "evaluation_report.png", methods_png(evaluation))
     except OSError as error:
         raise DataError(
             f"{folder}: the report cannot be written ({error.strerror}); give another --output_dir"
@@ -115,6 +119,11 @@ def _evaluate(
     baselines = run_baselines(train, log.sequences)
     shortest = int(train.lengths.min())
     ranks = {name: _ranks(table) for name, table in by_method.items()}
+    measured = {
+        name: measure_twice(labels, baseline.scores, baseline.is_anomaly, distinct)
+        for name, baseline in baselines.items()
+    }
+    best = sorted(measured, key=lambda name: -(measured[name]["auprc"] or 0))[:_DRAWN_BASELINES]
     return evaluation | {
         "n_labelled": int(known.sum()),
         "n_anomalies": int((labels == 1).sum()),
@@ -122,11 +131,11 @@ def _evaluate(
         "methods": {
             name: measure_twice(labels, ranks[name], table.is_anomaly, distinct) for name, table in by_method.items()
         },
-        "baselines": {
-            name: measure_twice(labels, baseline.scores, baseline.is_anomaly, distinct)
-            for name, baseline in baselines.items()
-        },
+        "baselines": measured,
         "curves": {name: found for name in by_method if (found := curve(labels, ranks[name])) is not None},
+        "baseline_curves": {
+            name: found for name in best if (found := curve(labels, baselines[name].scores)) is not None
+        },
         "recall_by_kind": recall_by_kind(labels, scores.is_anomaly, log.sequences, log.events.n_known, shortest),
         "notes": [
             f"F1, precision, recall and false-positive rate are at thresholds chosen without labels: the "

@@ -15,17 +15,15 @@ from ai_detect.errors import DataError
 from ai_detect.ingest.log_reader import fetch_lines
 from ai_detect.pipeline import LogAnomalyPipeline, Scored
 from ai_detect.reporting.findings import (
-    SUSPECTS_FILE,
     anomalies_jsonl,
     build_findings,
-    calibration_limit,
     rank_anomalies,
     scores_csv,
     summarise,
     suspects_csv,
-    threshold_origin,
 )
-from ai_detect.reporting.report import ScoredLog, detection_report, rows_to_read
+from ai_detect.reporting.notes import SUSPECTS_FILE, calibration_limit, threshold_origin
+from ai_detect.reporting.report import ScoredLog, alike_anomalies, detection_report, rows_to_read
 from ai_detect.reporting.wording import visible
 from ai_detect.sequences.parsed_log import ParsedLog
 from ai_detect.tables import EventTable, Int64Array
@@ -128,21 +126,26 @@ def write_suspects(pipeline: LogAnomalyPipeline, log: ParsedLog, folder: Path) -
 
 
 def print_summary(described: ScoredLog, folder: Path, shown: int = 5) -> None:
-    """What was found, in a few lines on standard output."""
+    """What was found, in a few lines on standard output: one for each kind of anomaly."""
     summary = described.summary
     print(
         f"{summary['n_anomalies']:,} of {summary['n_sessions']:,} sessions are anomalies "
         f"({summary['n_lines']:,} lines, threshold {summary['threshold']:.4f})"
     )
     print(f"threshold: {threshold_origin(summary['detection'])}; {calibration_limit(summary['detection'])}")
-    for finding in described.findings[:shown]:
+    groups = alike_anomalies(described.explanations)
+    finding_of = dict(zip(described.explanations, described.findings, strict=True))
+    for group in groups[:shown]:
+        finding = finding_of[group[0]]
         source = finding["source"]
         reasons = finding["reasons"]
         line = (reasons[0]["line"] if reasons else None) or source["line_start"]
         place = f"{visible(source['file'])}:{line}"
-        print(f"  {finding['score']:.4f}  {visible(finding['session'])}  {place}  {finding['summary']}")
-    if len(described.findings) > shown:
-        print(f"  ... and {len(described.findings) - shown:,} more")
+        like_it = f"  [{len(group) - 1:,} more like this]" if len(group) > 1 else ""
+        print(f"  {finding['score']:.4f}  {visible(finding['session'])}  {place}  {finding['summary']}{like_it}")
+    if n_left := sum(map(len, groups[shown:])):
+        kinds = "one other kind" if len(groups) == shown + 1 else f"{len(groups) - shown:,} other kinds"
+        print(f"  ... and {n_left:,} of {kinds}")
     print_notes(described)
     print(f"results in {folder}")
 

@@ -28,7 +28,8 @@ from ai_detect.config import DetectionSettings, TrainingSettings
 from ai_detect.errors import CheckpointError, ConfigError, DataError
 from ai_detect.ingest.fingerprint import fingerprint_sources
 from ai_detect.ingest.log_reader import find_sources
-from ai_detect.pipeline import MODEL_CARD, encoder_of_checkpoint, settings_of_checkpoint
+from ai_detect.model_file import MODEL_CARD, settings_of_checkpoint
+from ai_detect.pipeline import encoder_of_checkpoint
 from ai_detect.process_group import ProcessGroup
 from ai_detect.sequences.parsed_log import learn_log, match_log
 from ai_detect.training.checkpoint import OPTIMIZER, LoadedCheckpoint

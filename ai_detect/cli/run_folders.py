@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ai_detect.artifacts import read_json
 from ai_detect.errors import ConfigError
-from ai_detect.pipeline import MODEL_CARD, MODEL_PARTS
+from ai_detect.model_file import MODEL_CARD, MODEL_PARTS
 from ai_detect.training.checkpoint_store import (
     SUPERSEDED,
     scan_checkpoints,

@@ -25,7 +25,7 @@ from ai_detect.cli.training_run import (
 )
 from ai_detect.config import RunSettings
 from ai_detect.errors import ConfigError
-from ai_detect.pipeline import MODEL_CARD
+from ai_detect.model_file import MODEL_CARD
 from ai_detect.sequences.parsed_log import learn_log
 from ai_detect.training.checkpoint_store import refuse_occupied, sweep_stale
 from ai_detect.training.epochs import plan_fresh

@@ -24,11 +24,11 @@ from ai_detect.cli.run_folders import check_writable, finished_at
 from ai_detect.config import RunSettings
 from ai_detect.detectors.threshold import rate_of_alerts
 from ai_detect.errors import CheckpointError, ConfigError, DataError, Interrupted
+from ai_detect.model_file import model_card
 from ai_detect.pipeline import (
     LogAnomalyPipeline,
     encoder_of_checkpoint,
     grown_encoder,
-    model_card,
     sessions_per_day,
     training_task,
     untrained_encoder,

@@ -17,7 +17,7 @@ from ai_detect.detectors.detectors import DETECTORS, Detector
 from ai_detect.detectors.reference import Reference, distinct_rows, make_reference, most_rows
 from ai_detect.detectors.suspicion import trusted
 from ai_detect.detectors.views import SessionEvidence, SessionViews
-from ai_detect.tables import BoolArray, Float32Array, Float64Array
+from ai_detect.tables import BoolArray, Float32Array, Float64Array, Int64Array
 
 logger = logging.getLogger(__name__)
 
@@ -73,6 +73,11 @@ class Comparison:
                 if _COMPONENTS[name].view == view:
                     scores[name] = self._detector(name).decision_function(rows[view][first])[inverse]
         return {name: scores[name] for name in names}
+
+    def equal_rows(self, evidence: SessionEvidence, event_vectors: Float32Array) -> dict[str, Int64Array]:
+        """By view, a number for each session (n_sessions,) that equal sessions of that view share."""
+        rows = self._views.transform(evidence, event_vectors)
+        return {view: distinct_rows(rows[view])[1] for view in _VIEWS}
 
     def keep_checks(self, evidence: SessionEvidence, event_vectors: Float32Array, check: Callable[[], None]) -> None:
         """Fit every detector and store what it makes of some of these sessions; `check` may raise to stop."""

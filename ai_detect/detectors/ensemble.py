@@ -9,18 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from ai_detect.artifacts import check_array, first_problem
+from ai_detect.artifacts import check_array
 from ai_detect.config import AlarmSettings, DetectionMethod, DetectionSettings, FusionMethod
 from ai_detect.detectors.calibration import TailCalibration
 from ai_detect.detectors.comparison import Comparison
 from ai_detect.detectors.components import COMPONENTS, METHODS, Component, components_of
-from ai_detect.detectors.suspicion import suspected, trusted
-from ai_detect.detectors.threshold import Rule, Threshold, asked_threshold, choose_threshold, score_of
+from ai_detect.detectors.stored_bank import FORMAT, MOST_SURPRISED, StoredBank
+from ai_detect.detectors.suspicion import trusted
+from ai_detect.detectors.threshold import Threshold, asked_threshold, choose_threshold, score_of
 from ai_detect.detectors.views import SessionEvidence
 from ai_detect.errors import ConfigError, DataError
 from ai_detect.tables import BoolArray, Float32Array, Float64Array, Int64Array, ScoreTable
@@ -28,59 +28,14 @@ from ai_detect.tables import BoolArray, Float32Array, Float64Array, Int64Array, 
 _FOLDS = 5
 #: Neighbouring sessions are held out together, in this many runs: an incident seldom comes alone.
 _RUNS = 100
+#: So many equal sessions in other folds settle what a session's score will be.
+_LIKE = 5
 #: Share of its prior weight that a component keeps where it agrees with no other.
 _LEAST_VOICE = 0.1
 #: Exponent of the mean over the components: above 1, so that one loud voice is worth more than many that murmur.
 _LOUDNESS = 1.5
 #: Training sessions that calibrate; more would cost time and change nothing but p-values below .0001.
 _MOST_JUDGED = 10_000
-#: Beyond any -ln p.
-_MOST_SURPRISED = 1e6
-_FORMAT = 1
-
-
-class _StoredThreshold(BaseModel):
-    """A `Threshold` in detectors.json."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
-
-    surprisal: float = Field(ge=0, le=_MOST_SURPRISED)
-    rule: Rule
-    training_share: float = Field(ge=0, le=1)
-    asked: float | None = Field(gt=0, le=1e9)
-
-    @model_validator(mode="after")
-    def _a_rule_has_its_number(self) -> _StoredThreshold:
-        if (self.asked is None) != (self.rule in ("budget", "suspects")):
-            raise ValueError(f"asked {self.asked} does not fit the rule {self.rule}")
-        if self.rule == "fdr" and self.asked is not None and self.asked > 1:
-            raise ValueError(f"fdr {self.asked} is not a share")
-        return self
-
-
-class _StoredMethod(BaseModel):
-    """A `MethodFit` in detectors.json, but for its arrays."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
-
-    weights: dict[str, Annotated[float, Field(ge=0, le=1)]]
-    threshold: _StoredThreshold
-
-
-class _Stored(BaseModel):
-    """A `DetectorBank` in detectors.json."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    format_version: int = Field(ge=1, le=_FORMAT)
-    seed: int = Field(ge=0, lt=1 << 32)
-    detection_method: DetectionMethod
-    fusion_method: FusionMethod
-    n_judged: int = Field(ge=1)
-    n_calibrated: int = Field(ge=1)
-    sessions_per_day: float | None = Field(gt=0)
-    components: list[str]
-    methods: dict[DetectionMethod, _StoredMethod]
 
 
 @dataclass(frozen=True)
@@ -132,22 +87,25 @@ class DetectorBank:
         settings: DetectionSettings,
         seed: int,
         *,
+        suspects: BoolArray,
         sessions_per_day: float | None = None,
         check: Callable[[], None] = lambda: None,
     ) -> DetectorBank:
         """Fit all detectors and calibrate them on sessions that they were not fitted on.
 
-        `event_vectors` (n_templates, d) float32 describes the text of each event; `sessions_per_day` of the training
-        log, None where it has no times. `check` is called now and then and may raise to stop. The result depends on the
-        sessions in their order and on the seed alone.
+        `event_vectors` (n_templates, d) float32 describes the text of each event; `suspects` (n_sessions,) are the
+        sessions that look abnormal themselves, as by `suspected`; `sessions_per_day` of the training log, None where it
+        has no times. `check` is called now and then and may raise to stop. The result depends on the sessions in their
+        order and on the seed alone.
         """
         if len(evidence) == 0:
             raise DataError("there is no session to fit the detectors on")
-        suspects = suspected(evidence.sequences)
-        judged, held_out = _held_out_scores(evidence, event_vectors, suspects, seed, check)
+        judged, fold, held_out = _held_out_scores(evidence, event_vectors, suspects, seed, check)
         comparison = Comparison.fit(evidence, event_vectors, seed, suspects)
         normal = trusted(suspects)[judged]
-        calibrations, surprisals = _calibrated(held_out, normal)
+        calibrations = {name: TailCalibration.fit_bulk(raw[normal]) for name, raw in held_out.items()}
+        settled = _settled(held_out, comparison, evidence.take(judged), event_vectors, fold)
+        surprisals = {name: calibrations[name].surprisal(raw) for name, raw in settled.items()}
         comparison.keep_checks(evidence, event_vectors, check)
         methods: dict[str, MethodFit] = {}
         fused: dict[str, Float64Array] = {}
@@ -243,7 +201,7 @@ class DetectorBank:
         arrays["suspicious"] = self.suspicious.astype(np.uint8)
         arrays["suspicion"] = self.suspicion
         values = {
-            "format_version": _FORMAT,
+            "format_version": FORMAT,
             "seed": self._comparison.seed,
             "detection_method": self.default_method,
             "fusion_method": self._fusion,
@@ -265,28 +223,19 @@ class DetectorBank:
         Detectors are refitted when first needed; a warning is logged where the stored scores of some training sessions
         come out differently, as another version of a library may make them.
         """
-        try:
-            stored = _Stored.model_validate(values)
-        except ValidationError as error:
-            raise ValueError(f"the model's detectors: {first_problem(error)}") from error
-        if stored.components != sorted(component.name for component in COMPONENTS):
-            raise ValueError("the model holds other detectors than this version of the program")
-        if set(stored.methods) != set(METHODS):
-            raise ValueError("the model holds other methods than this version of the program")
+        stored = StoredBank.of(values)
         methods: dict[str, MethodFit] = {}
         for name, fit in stored.methods.items():
-            if set(fit.weights) != {component.name for component in components_of(name)}:
-                raise ValueError(f"the model's method '{name}' listens to other detectors than this version's")
             weights = {component.name: fit.weights[component.name] for component in components_of(name)}
             calibration = TailCalibration.from_state(_under(arrays, f"method/{name}/"))
             held_out = arrays[f"held_out/{name}"]
-            check_array(f"held_out of {name}", held_out, np.float64, (stored.n_judged,), low=0, high=_MOST_SURPRISED)
+            check_array(f"held_out of {name}", held_out, np.float64, (stored.n_judged,), low=0, high=MOST_SURPRISED)
             methods[name] = MethodFit(weights, calibration, Threshold(**fit.threshold.model_dump()), held_out)
         comparison = Comparison.from_state(stored.seed, _under(arrays, "comparison/"))
         n_sessions = len(comparison.suspected)
         check_array("suspicious", arrays["suspicious"], np.uint8, (n_sessions,), high=1)
         suspicion, n_suspected = arrays["suspicion"], int(comparison.suspected.sum())
-        check_array("suspicion", suspicion, np.float64, (n_suspected,), low=0, high=_MOST_SURPRISED)
+        check_array("suspicion", suspicion, np.float64, (n_suspected,), low=0, high=MOST_SURPRISED)
         if not stored.n_calibrated <= stored.n_judged <= n_sessions:
             raise ValueError(f"{stored.n_judged} of {n_sessions} sessions cannot have been judged")
         made = cls(
@@ -349,8 +298,10 @@ def _held_out_scores(
     suspects: BoolArray,
     seed: int,
     check: Callable[[], None],
-) -> tuple[Int64Array, dict[str, Float64Array]]:
-    """Which training sessions were judged, at most `_MOST_JUDGED`, and what detectors that have not seen them say."""
+) -> tuple[Int64Array, Int64Array, dict[str, Float64Array]]:
+    """Which training sessions were judged, at most `_MOST_JUDGED`, the fold of each, and what detectors that have not
+    seen that fold say.
+    """
     n = len(evidence)
     n_runs = min(n, _RUNS)
     random = np.random.default_rng(seed)
@@ -366,15 +317,31 @@ def _held_out_scores(
         comparison = Comparison.fit(evidence.take(outside), event_vectors, seed, np.zeros(len(outside), np.bool_))
         for name, raw in comparison.raw_scores(evidence.take(judged[inside]), event_vectors, names).items():
             held_out[name][inside] = raw
-    return judged, held_out
+    return judged, fold[judged], held_out
 
 
-def _calibrated(
-    held_out: Mapping[str, Float64Array], normal: BoolArray
-) -> tuple[dict[str, TailCalibration], dict[str, Float64Array]]:
-    """A calibration for each component from the scores of the `normal` sessions, and -ln p of all."""
-    calibrations = {name: TailCalibration.fit_bulk(raw[normal]) for name, raw in held_out.items()}
-    return calibrations, {name: calibrations[name].surprisal(raw) for name, raw in held_out.items()}
+def _settled(
+    held_out: Mapping[str, Float64Array],
+    comparison: Comparison,
+    evidence: SessionEvidence,
+    event_vectors: Float32Array,
+    fold: Int64Array,
+) -> dict[str, Float64Array]:
+    """Held-out scores, but those of the final detectors for sessions that have their like in other folds.
+
+    Five folds give one kind of session five scores, which the final detectors give one: without this, p-values are too
+    high by what the folds differ. Where at least `_LIKE` equal sessions lie in other folds, a session hardly tells the
+    final detectors anything about itself.
+    """
+    rows = comparison.equal_rows(evidence, event_vectors)
+    final = comparison.raw_scores(evidence, event_vectors, list(held_out))
+    settled = {}
+    for component in COMPONENTS:
+        row = rows[component.view]
+        in_fold = row * _FOLDS + fold
+        elsewhere = np.bincount(row)[row] - np.bincount(in_fold)[in_fold]
+        settled[component.name] = np.where(elsewhere >= _LIKE, final[component.name], held_out[component.name])
+    return settled
 
 
 def _fit_method(

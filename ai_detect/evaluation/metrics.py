@@ -53,12 +53,18 @@ def distinct_sessions(sequences: SequenceTable, labels: Int8Array) -> Int64Array
 
 
 def curve(labels: Int8Array, scores: Float64Array) -> dict[str, list[float]] | None:
-    """Precision and recall over all thresholds, recall rising, thinned to a few hundred points; None with one class."""
+    """Precision and recall over all thresholds, recall rising from 0 to 1; None with one class.
+
+    Of the thresholds of one recall the best is kept, and of the recalls some hundred, spread evenly: as steps, each
+    precision from the recall before to its own, the curve has the area of `auprc`.
+    """
     known = labels >= 0
     if len(np.unique(labels[known])) < 2:
         return None
-    precision, recall, _ = precision_recall_curve(labels[known], scores[known])
-    some = np.unique(np.linspace(0, len(recall) - 1, _CURVE_POINTS).astype(np.int64))[::-1]
+    falling_precision, falling_recall, _ = precision_recall_curve(labels[known], scores[known])
+    recall, first = np.unique(falling_recall[::-1], return_index=True)
+    precision = falling_precision[::-1][first]
+    some = np.unique(np.linspace(0, len(recall) - 1, _CURVE_POINTS).astype(np.int64))
     return {"precision": precision[some].tolist(), "recall": recall[some].tolist()}
 
 

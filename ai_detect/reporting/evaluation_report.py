@@ -1,4 +1,4 @@
-"""What evaluate writes: evaluation_report.json for programs, .md and .html for people."""
+"""What evaluate writes: evaluation_report.json for programs, .md and .html for people; the .png is `method_picture`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ai_detect.reporting import plots
-from ai_detect.reporting.findings import calibration_limit, session_spans, threshold_origin
+from ai_detect.reporting.findings import session_spans
+from ai_detect.reporting.methods import method_rows, named_figures
+from ai_detect.reporting.notes import calibration_limit, threshold_origin
 from ai_detect.reporting.page import FigurePair, both, render
 from ai_detect.reporting.report import ScoredLog, log_parts
 from ai_detect.tables import Float32Array, Int8Array
@@ -42,10 +44,10 @@ def _figures(
 ) -> Iterator[tuple[str, FigurePair]]:
     """Titles and drawings of what there is to draw."""
     half = plots.WIDE / 2
-    compared = {**evaluation.get("baselines", {}), **evaluation.get("methods", {})}
-    curves, own = evaluation.get("curves", {}), str(evaluation.get("method", ""))
-    if curves:
-        yield "Precision and recall", both(partial(plots.precision_recall, curves), half)
+    compared, own = named_figures(evaluation), str(evaluation.get("method", ""))
+    rows = method_rows(evaluation)
+    if any(row.curve for row in rows):
+        yield "Precision and recall", both(partial(plots.precision_recall, rows, evaluation["prevalence"]), half)
     for key, name in (("auprc", "AUPRC"), ("f1", "F1 at the label-free threshold")):
         if any(row.get(key) is not None for row in compared.values()):
             yield name, both(partial(plots.methods_comparison, compared, key, name, own), half)
@@ -78,7 +80,7 @@ class MetricTable(NamedTuple):
 
 def metric_tables(evaluation: Mapping[str, Any]) -> list[MetricTable]:
     """A table of all sessions, and one of the distinct ones where there are figures of them."""
-    methods = {**evaluation.get("methods", {}), **evaluation.get("baselines", {})}
+    methods = named_figures(evaluation)
     distinct = {name: row["distinct"] for name, row in methods.items() if row.get("distinct")}
     tables = []
     for title, figures in (("All sessions", methods), ("Distinct sessions only", distinct)):
@@ -97,7 +99,7 @@ def _figure(value: float | None) -> str:
 
 
 #: Keys of an evaluation that the pages show in places of their own.
-_PLACED = {"methods", "baselines", "curves"}
+_PLACED = {"methods", "baselines", "curves", "baseline_curves"}
 
 
 def figure_groups(evaluation: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
@@ -138,8 +140,8 @@ def evaluation_json(evaluation: Mapping[str, Any]) -> dict[str, Any]:
 
     Known keys, all optional: n_sessions, n_labelled, n_anomalies, prevalence, threshold, method (the one in use);
     methods and baselines {name: {auroc, auprc, precision, recall, f1, fpr, best_f1, distinct {the same}}};
-    curves {name: {precision, recall}}; notes [text]; and any other groups of figures {name: {name: value}}, which the
-    pages show as tables of two columns.
+    curves {name: {precision, recall}} of methods, and baseline_curves, the same of the best baselines; notes [text];
+    and any other groups of figures {name: {name: value}}, which the pages show as tables of two columns.
     """
     return {"schema_version": 1, **{key: _plain(value) for key, value in evaluation.items()}}
 

@@ -13,19 +13,9 @@ from typing import Any
 import numpy as np
 
 from ai_detect.reporting.explain import Explanation, NearestNormal
-from ai_detect.reporting.novelty import one_word_apart
+from ai_detect.reporting.notes import data_quality_notes, detection_notes, drift_notes
 from ai_detect.reporting.reasons import Reason
-from ai_detect.reporting.wording import (
-    as_a_whole,
-    cut,
-    decodable,
-    p_text,
-    percent,
-    quoted,
-    rfc3339,
-    sentence,
-    visible,
-)
+from ai_detect.reporting.wording import as_a_whole, cut, decodable, rfc3339, sentence
 from ai_detect.tables import NO_TIME, BoolArray, EventTable, Float64Array, Int64Array, ScoreTable, SessionTable
 
 SCHEMA_VERSION = 1
@@ -34,10 +24,6 @@ SEVERITIES = (("critical", 1e-6), ("high", 1e-4), ("medium", 1e-3))
 SEVERITY_NAMES = (*(name for name, _ in SEVERITIES), "low")
 #: Longest raw text in a finding; the rest is in the log at its line.
 MAX_TEXT = 2000
-#: Longest name of a session in a note.
-MAX_NAME = 80
-#: Where training lists the sessions of its log that look abnormal.
-SUSPECTS_FILE = "training_suspects.csv"
 
 RawLines = Mapping[int, Sequence[str]]  # the physical lines of a message by its row in the EventTable
 
@@ -336,7 +322,11 @@ def summarise(
             for source in events.sources
         ],
         "counters": dict(events.counters),
-        "notes": [*detection_notes(detection), *data_quality_notes(events, sessions, scores)],
+        "notes": [
+            *detection_notes(detection),
+            *drift_notes(findings, len(sessions)),
+            *data_quality_notes(events, sessions),
+        ],
         "timings_s": {name: round(seconds, 3) for name, seconds in timings_s.items()},
         "model": asdict(model),
         "versions": dict(versions),
@@ -346,103 +336,3 @@ def summarise(
 def _tally(names: Iterable[str], all_names: Sequence[str]) -> dict[str, int]:
     counts = Counter(names)
     return {name: counts[name] for name in all_names}
-
-
-#: What a rule was asked for: {share} or {n}, the number that was given, and {rate}, the false-alarm rate that it is.
-_ASKED = {
-    "false_alarm_rate": "{share} false alarms",
-    "max_alerts_per_day": "{n:g} false alarms a day ({rate} of normal sessions)",
-    "fdr": "{share} false alarms among all alarms",
-    "contamination": "{share} anomalies in the training log",
-    "threshold": "a score of {n:g}",
-}
-
-
-def threshold_origin(detection: Mapping[str, Any]) -> str:
-    """What the threshold is for, in a few words; `detection` as in summary.json."""
-    rate = percent(detection["false_alarm_rate"])
-    if detection["asked"] is None:
-        return f"the model's own ({rate} of normal sessions)"
-    return "for " + _asked(detection)
-
-
-def _asked(detection: Mapping[str, Any]) -> str:
-    asked, rate = detection["asked"], percent(detection["false_alarm_rate"])
-    return _ASKED[detection["rule"]].format(share=percent(min(asked, 1)), n=asked, rate=rate)
-
-
-def calibration_limit(detection: Mapping[str, Any]) -> str:
-    """How small a false-alarm rate the calibration shows; `detection` as in summary.json."""
-    n, least = detection["n_calibration_sessions"], detection["smallest_supported_rate"]
-    return f"{n:,} calibration session{'' if n == 1 else 's'} can show {percent(least)} false alarms and more"
-
-
-def detection_notes(detection: Mapping[str, Any]) -> list[str]:
-    """What a reader should know about threshold and training log, one sentence each; empty where all is well."""
-    notes = []
-    rate = detection["false_alarm_rate"]
-    if detection["rule"] in ("false_alarm_rate", "max_alerts_per_day", "fdr") and (
-        rate < detection["smallest_supported_rate"]
-    ):
-        notes.append(
-            f"{_asked(detection)}: this takes p-values of {p_text(rate)} and less, but {calibration_limit(detection)}; "
-            "the rest is extrapolated by a fitted tail, so train on more sessions to be sure"
-        )
-    if (found := detection["training_suspects"]) is not None:
-        n, n_suspected, n_kept = found["n_sessions"], found["n_suspected"], found["n_learned_from"]
-        not_learned = "were not learned from" if n_kept == 0 else f"{n_suspected - n_kept:,} of them not learned from"
-        names = ", ".join(cut(visible(name), MAX_NAME) for name in found["most_suspicious"])
-        notes.append(
-            f"the training log itself looks dirty: {n_suspected:,} of {n:,} sessions ({percent(n_suspected / n)}) are "
-            f"suspected and {not_learned}; the most suspicious: {names} ({SUSPECTS_FILE} of the training)"
-        )
-    return notes
-
-
-#: What ingest counted and people should know: {n} is the number.
-_COUNTER_NOTES = {
-    "n_undecodable": "{n} lines hold bytes that are not in the log's encoding; the bytes were kept",
-    "n_truncated": "{n} lines were longer than the limit and were cut",
-    "n_shortened": "{n} messages were too long to be compared in full length",
-    "n_no_header": "{n} messages do not have the log's header",
-    "n_no_session": "{n} messages have no session key and were not scored",
-    "n_out_of_order": "{n} messages are earlier than the message before them",
-}
-
-
-#: From so many new messages on that differ from a known one in one word, if they are half of them, masks are missing;
-#: so many are compared.
-MANY_UNMASKED, MAX_COMPARED = 20, 10_000
-
-
-def data_quality_notes(events: EventTable, sessions: SessionTable, scores: ScoreTable) -> list[str]:
-    """What a reader of the results should know about the input, one sentence each; empty where all is well."""
-    notes = [
-        text.format(n=f"{events.counters[name]:,}")
-        for name, text in _COUNTER_NOTES.items()
-        if events.counters.get(name)
-    ]
-    unseen = float((events.event_id >= events.n_known).mean()) if len(events) else 0.0
-    if unseen > 0.05:
-        notes.append(
-            f"{percent(unseen)} of the lines are messages that training never saw: retrain if the software changed"
-        )
-    new = events.templates[events.n_known : events.n_known + MAX_COMPARED]
-    words = one_word_apart(events.templates[: events.n_known], new)
-    if len(words) >= max(MANY_UNMASKED, len(new) / 2):
-        examples = " and ".join(map(quoted, list(dict.fromkeys(words))[:2]))
-        notes.append(
-            f"{len(words):,} of {len(new):,} new messages are known ones but for one word, such as {examples}: a name "
-            "or id that no mask covers; train with a mask for it (--drain_config), and what is truly new stands out"
-        )
-    without_time = float((events.timestamp == NO_TIME).mean()) if len(events) else 0.0
-    if without_time > 0:
-        notes.append(f"{percent(without_time)} of the lines have no time: gaps before them are not judged")
-    rate = float(scores.is_anomaly.mean()) if len(scores) else 0.0
-    if rate > 0.2:
-        notes.append(
-            f"{percent(rate)} of the sessions are over the threshold: this log differs from the training log as a whole"
-        )
-    if len(sessions) and float(np.median(np.diff(sessions.offsets))) < 2:
-        notes.append("most sessions have a single line: a session key that groups more lines would tell more")
-    return notes

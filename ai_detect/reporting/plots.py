@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from ai_detect.reporting.methods import MethodRow
 from ai_detect.tables import NO_TIME, BoolArray, Float32Array, Float64Array, Int8Array, Int64Array
 
 #: Colours that the drawing uses and the page's variables that take their place.
@@ -289,22 +290,29 @@ def _mark_resumes(panels: tuple[Axes, Axes], steps: Sequence[int], width: float)
         )
 
 
-def precision_recall(curves: Mapping[str, Mapping[str, Sequence[float]]], width: float = WIDE / 2) -> str:
-    """Precision by recall of each method from {name: {precision, recall}}."""
-    figure, (ax,) = _figure(width, 3.4)
-    for colour, (name, curve) in zip(SERIES, curves.items(), strict=False):
-        recall, precision = np.asarray(curve["recall"], np.float64), np.asarray(curve["precision"], np.float64)
-        points, at = np.unique(recall, return_inverse=True)
-        best = np.zeros(len(points))
-        np.maximum.at(best, at, precision)
-        kept = np.unique(np.linspace(0, max(len(points) - 1, 0), min(len(points), 200)).astype(np.int64))
-        ax.step(points[kept], best[kept], where="pre", color=colour, linewidth=1.5, label=name)
+def precision_recall(rows: Sequence[MethodRow], prevalence: float, width: float = WIDE / 2) -> str:
+    """Precision by recall of each method, its threshold marked; baselines are dashed, the prevalence dotted."""
+    figure, (ax,) = _figure(width, 4)
+    drawn = [row for row in rows if row.curve]
+    methods = sorted((row for row in drawn if row.role != "baseline"), key=lambda row: row.role != "in use")
+    baselines = [row for row in drawn if row.role == "baseline"]
+    styles = [*((row, colour, "-") for row, colour in zip(methods, SERIES, strict=False))]
+    styles += [(row, MUTED, line) for row, line in zip(baselines, ("--", "-."), strict=False)]
+    ax.axhline(prevalence, color=MUTED, linewidth=1, linestyle=(0, (1, 2)))
+    for row, colour, line in styles:
+        recall, precision = zip(*row.curve, strict=True)
+        steps = (0.0, *recall), (precision[0], *precision)
+        ax.step(*steps, where="pre", color=colour, linestyle=line, linewidth=1.5, label=row.name)
+        if row.at_threshold is not None and row.role != "baseline":
+            ax.plot(*row.at_threshold, "o", color=colour, markersize=5, clip_on=False)
     ax.set_xlim(0, 1.01)
     ax.set_ylim(0, 1.03)
-    if curves:
-        _legend(ax, loc="lower left")
-    _label(ax, "recall", "precision")
-    return _svg(figure, f"pr-{width}", "Precision-recall curves of " + ", ".join(curves) + ".")
+    if drawn:
+        place: dict[str, Any] = {"loc": "outside upper left", "ncols": 3 if width > NARROW else 2}
+        figure.legend(frameon=False, fontsize=9, labelcolor=MUTED, **place)
+    _label(ax, "recall (dots: thresholds set without labels)", "precision")
+    named = ", ".join(row.name for row in drawn)
+    return _svg(figure, f"pr-{width}", f"Precision-recall curves of {named}.")
 
 
 def methods_comparison(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -11,59 +11,8 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ai_detect.artifacts import check_array, first_problem
-from ai_detect.reporting.novelty import KnownTemplates
-from ai_detect.sequences.windowing import distinct_sequences
-from ai_detect.tables import (
-    BoolArray,
-    Float32Array,
-    Float64Array,
-    Int64Array,
-    SequenceTable,
-    check_column,
-    check_offsets,
-)
-
-#: Shares of the training values below the stored quantiles; the last is the largest value seen.
-QUANTILES = (0.5, 0.9, 0.99, 1.0)
-#: Fewer values than this say nothing about a tail: the wider group is asked instead.
-ENOUGH_VALUES = 20
-#: Tails of gaps and surprise are measured on an even sample of sessions with about so many events.
-MAX_TAIL_EVENTS = 2_000_000
-
-
-@dataclass(frozen=True)
-class TailTable:
-    """Upper quantiles of a value in groups: row i holds group `keys[i]`, its number of values and their `QUANTILES`."""
-
-    keys: Int64Array
-    n: Int64Array
-    quantiles: Float32Array  # (n_groups, 4)
-
-    def row(self, key: int) -> int | None:
-        """Row of a group, None where training has too few values of it."""
-        at = int(np.searchsorted(self.keys, key))
-        if at < len(self.keys) and self.keys[at] == key and self.n[at] >= ENOUGH_VALUES:
-            return at
-        return None
-
-
-def tail_table(groups: Int64Array, values: Float64Array) -> TailTable:
-    """Quantiles of `values` by group; NaN values are left out."""
-    known = ~np.isnan(values)
-    groups, values = groups[known], values[known]
-    order = np.lexsort((values, groups))
-    keys, start, n = np.unique(groups[order], return_index=True, return_counts=True)
-    ranks = np.ceil(np.outer(n, QUANTILES)).astype(np.int64) - 1
-    quantiles = values[order][start[:, None] + ranks] if len(keys) else np.zeros((0, len(QUANTILES)))
-    return TailTable(keys, n.astype(np.int64), quantiles.astype(np.float32))
-
-
-def tail_probability(value: float, n: int, quantiles: Float32Array) -> float:
-    """A cautious share of training values at least as large, for a value in nats; it falls on beyond the largest."""
-    half, tenth, hundredth, largest = (float(quantile) for quantile in quantiles)
-    if value > largest:
-        return min(0.01, 1 / (n + 1)) * float(np.exp(max(largest - value, -600)))  # never 0
-    return 1.0 if value <= half else 0.5 if value <= tenth else 0.1 if value <= hundredth else 0.01
+from ai_detect.reporting.tails import EVERYWHERE, MOST_COUNTED, TailTable, tail_probability
+from ai_detect.tables import Float32Array, Float64Array, Int64Array, SequenceTable, check_column, check_offsets
 
 
 @dataclass(frozen=True)
@@ -101,8 +50,8 @@ class ExplainContext:
     pair_counts: Int64Array
     seen_in: Int64Array  # (n_known,): sessions of all training that hold the event
     once_seen: Float32Array  # how unlike all others the templates are that one session of all training holds, ascending
-    gaps: TailTable  # log(seconds + unit) by transition, by event (-1 - event), and of all (-2**62)
-    surprise: TailTable  # -log p by event, and of all (-2**62)
+    gaps: TailTable  # log(seconds + unit) by transition, by event (-1 - event), and of `EVERYWHERE`
+    surprise: TailTable  # -log p by event, and of `EVERYWHERE`
 
     def __post_init__(self) -> None:
         check_column("reference_counts", self.reference_counts, np.int64, len(self.references))
@@ -231,7 +180,7 @@ class ExplainContext:
         width = self.n_known + 2
         share, usual = 1.0, float("nan")
         value = float(np.log(gap_s + self.gap_unit_s))
-        for group in (before * width + event if max(before, event) < self.n_known else None, -1 - event, _ALL):
+        for group in (before * width + event if max(before, event) < self.n_known else None, -1 - event, EVERYWHERE):
             row = None if group is None else self.gaps.row(group)
             if row is None:
                 continue
@@ -244,7 +193,7 @@ class ExplainContext:
 
     def surprise_probability(self, event: int, surprise: float) -> float:
         """Share of training occurrences of this event (else of any) that surprised the model as much."""
-        for group in (event, _ALL):
+        for group in (event, EVERYWHERE):
             row = self.surprise.row(group)
             if row is not None:
                 return tail_probability(surprise, int(self.surprise.n[row]), self.surprise.quantiles[row])
@@ -273,7 +222,7 @@ class ExplainContext:
             "gap_unit_s": self.gap_unit_s,
             "reference_keys": list(self.reference_keys),
         }
-        arrays = {
+        arrays: dict[str, np.ndarray] = {
             "reference_offsets": self.references.offsets,
             "reference_events": self.references.event_id,
             "reference_counts": self.reference_counts,
@@ -283,8 +232,8 @@ class ExplainContext:
             "pair_counts": self.pair_counts,
             "seen_in": self.seen_in,
             "once_seen": self.once_seen,
-            **{f"gaps_{name}": array for name, array in vars(self.gaps).items()},
-            **{f"surprise_{name}": array for name, array in vars(self.surprise).items()},
+            **self.gaps.state("gaps"),
+            **self.surprise.state("surprise"),
         }
         return values, arrays
 
@@ -296,8 +245,6 @@ class ExplainContext:
         except ValidationError as error:
             raise ValueError(f"the picture of normal: {first_problem(error)}") from error
         n_known, width = stored.n_known, stored.n_known + 2
-        if unknown := arrays.keys() - set(_ARRAYS):
-            raise ValueError(f"the picture of normal has no {min(unknown)!r:.100}")
         offsets, events = arrays["reference_offsets"], arrays["reference_events"]
         check_array("reference_events", events, np.int32, (None,), low=0, high=n_known - 1)
         check_offsets("reference_offsets", offsets, len(events))
@@ -309,7 +256,7 @@ class ExplainContext:
             "seen_in": (n_known,),
         }
         for name, shape in counted.items():
-            check_array(name, arrays[name], np.int64, shape, low=0, high=_MOST_COUNTED)
+            check_array(name, arrays[name], np.int64, shape, low=0, high=MOST_COUNTED)
         pairs, once_seen = arrays["pair_keys"], arrays["once_seen"]
         check_array("once_seen", once_seen, np.float32, (None,), low=0, high=1)
         check_array("events of event_counts", arrays["event_counts"][:, 0], np.int64, (None,), high=n_known - 1)
@@ -318,16 +265,16 @@ class ExplainContext:
             raise ValueError("the picture of normal: lengths or pair_keys do not rise")
         if (np.diff(once_seen) < 0).any():
             raise ValueError("the picture of normal: once_seen does not rise")
-        gaps, surprise = (_stored_tails(kind, arrays) for kind in ("gaps", "surprise"))
+        gaps, surprise = (TailTable.from_state(kind, arrays) for kind in ("gaps", "surprise"))
         if len(gaps.keys) and stored.gap_unit_s == 0:
             raise ValueError("the picture of normal: gaps without a gap_unit_s")
-        return cls(
+        made = cls(
             n_known=n_known,
             n_sessions=stored.n_sessions,
             n_training=stored.n_training,
             n_singular=stored.n_singular,
             gap_unit_s=stored.gap_unit_s,
-            references=SequenceTable(offsets, events, _no_gaps(len(events))),
+            references=SequenceTable(offsets, events, np.full(len(events), np.nan, np.float32)),
             reference_keys=tuple(stored.reference_keys),
             reference_counts=arrays["reference_counts"],
             event_counts=arrays["event_counts"],
@@ -339,6 +286,9 @@ class ExplainContext:
             gaps=gaps,
             surprise=surprise,
         )
+        if unknown := arrays.keys() - made.state()[1].keys():
+            raise ValueError(f"the picture of normal has no {min(unknown)!r:.100}")
+        return made
 
 
 class _Stored(BaseModel):
@@ -352,133 +302,3 @@ class _Stored(BaseModel):
     n_singular: int = Field(ge=0, le=1 << 40)
     gap_unit_s: float = Field(ge=0, le=1e12)
     reference_keys: list[str]
-
-
-_TAILS = ("keys", "n", "quantiles")
-_ARRAYS = (
-    *("reference_offsets", "reference_events", "reference_counts", "event_counts", "lengths", "pair_keys"),
-    *("pair_counts", "seen_in", "once_seen"),
-    *(f"{kind}_{name}" for kind in ("gaps", "surprise") for name in _TAILS),
-)
-#: Beyond any count; sums of such counts stay below 2**63.
-_MOST_COUNTED = 1 << 40
-
-
-def _stored_tails(kind: str, arrays: Mapping[str, np.ndarray]) -> TailTable:
-    keys, n, quantiles = (arrays[f"{kind}_{name}"] for name in _TAILS)
-    check_array(f"{kind}_keys", keys, np.int64, (None,))
-    check_array(f"{kind}_n", n, np.int64, keys.shape, low=1, high=_MOST_COUNTED)
-    # in nats: the exponential of such a number is finite
-    check_array(f"{kind}_quantiles", quantiles, np.float32, (*keys.shape, len(QUANTILES)), low=-700, high=700)
-    if (keys[1:] <= keys[:-1]).any() or (np.diff(quantiles, axis=1) < 0).any():
-        raise ValueError(f"the picture of normal: {kind} does not rise")
-    return TailTable(keys, n, quantiles)
-
-
-_ALL = -(2**62)
-
-
-def _no_gaps(n: int) -> Float32Array:
-    return np.full(n, np.nan, np.float32)
-
-
-#: Templates seen once that are compared with all others; more only cost time.
-_MAX_ONCE_SEEN = 1000
-
-
-def fit_context(
-    sequences: SequenceTable,
-    keys: Sequence[str],
-    n_known: int,
-    *,
-    templates: Sequence[str] = (),
-    surprise: Float32Array | None = None,
-    normal: BoolArray | None = None,
-    max_references: int = 4096,
-    max_reference_events: int = 1_000_000,
-) -> ExplainContext:
-    """Learn what is normal from training sessions.
-
-    `keys` name the sessions, `templates` are the texts of the known events, `surprise` is -log p by event (n_events,),
-    `normal` (n_sessions,) leaves out those that look abnormal themselves, so that a dirty log does not excuse its own
-    faults. Of the distinct sessions the commonest are kept to compare with.
-    """
-    n_training, seen_in = len(sequences), _document_frequency(sequences, n_known)
-    if normal is not None and not normal.all():
-        kept = np.flatnonzero(normal)
-        if surprise is not None:
-            surprise = surprise[np.repeat(normal, sequences.lengths)]
-        sequences, keys = sequences.take(kept), [keys[int(index)] for index in kept]
-    events = sequences.event_id.astype(np.int64)
-    lengths = sequences.lengths
-    session = np.repeat(np.arange(len(sequences)), lengths)
-
-    pairs, occurrences = np.unique(session * n_known + events, return_counts=True)
-    most = int(occurrences.max(initial=0)) + 1
-    event_counts, n_with = np.unique(pairs % n_known * most + occurrences, return_counts=True)
-    distinct_lengths, n_long = np.unique(lengths, return_counts=True)
-
-    width = n_known + 2
-    filled = lengths > 0
-    starts, ends = sequences.offsets[:-1][filled], sequences.offsets[1:][filled]
-    before = np.empty_like(events)
-    before[1:] = events[:-1]
-    before[starts] = n_known
-    transitions = before * width + events
-    pair_keys, pair_counts = np.unique(
-        np.concatenate([transitions, events[ends - 1] * width + n_known + 1]), return_counts=True
-    )
-
-    gaps = np.maximum(sequences.gap_s.astype(np.float64), 0.0)  # a clock that ran backwards is no delay
-    unit = float(np.min(gaps, where=gaps > 0, initial=np.inf))
-    unit = unit if np.isfinite(unit) else 0.0
-    sample = np.flatnonzero(session % -(-max(len(events), 1) // MAX_TAIL_EVENTS) == 0)
-    log_gaps = np.log(gaps[sample] + unit) if unit else np.full(len(sample), np.nan)
-    log_p = np.full(len(sample), np.nan) if surprise is None else surprise[sample].astype(np.float64)
-    everywhere = np.full(len(sample), _ALL)
-    gap_groups = np.concatenate([transitions[sample], -1 - events[sample], everywhere])
-    once = np.flatnonzero(seen_in == 1) if templates else np.zeros(0, np.int64)
-    some = once[np.linspace(0, len(once) - 1, min(len(once), _MAX_ONCE_SEEN)).astype(np.int64)]
-    of_some = KnownTemplates(templates).distances_to_others(some)
-    once_seen = of_some[np.arange(len(once)) * len(some) // max(len(once), 1)]  # each stands for its share
-    first, _, counts = distinct_sequences(sequences)
-    n_singular = int((counts == 1).sum())
-    first, counts = _references(sequences, first, counts, max_references, max_reference_events)
-    references = sequences.take(first)
-    return ExplainContext(
-        n_known=n_known,
-        n_sessions=len(sequences),
-        n_training=n_training,
-        n_singular=n_singular,
-        gap_unit_s=unit,
-        references=SequenceTable(references.offsets, references.event_id, _no_gaps(len(references.event_id))),
-        reference_counts=counts,
-        reference_keys=tuple(keys[index] for index in first),
-        event_counts=np.column_stack([event_counts // most, event_counts % most, n_with]).astype(np.int64),
-        lengths=np.column_stack([distinct_lengths, n_long]).astype(np.int64),
-        pair_keys=pair_keys,
-        pair_counts=pair_counts.astype(np.int64),
-        seen_in=seen_in,
-        once_seen=np.sort(once_seen),
-        gaps=tail_table(gap_groups, np.tile(log_gaps, 3)),
-        surprise=tail_table(np.concatenate([events[sample], everywhere]), np.tile(log_p, 2)),
-    )
-
-
-def _document_frequency(sequences: SequenceTable, n_known: int) -> Int64Array:
-    """Sessions that hold each known event."""
-    session = np.repeat(np.arange(len(sequences)), sequences.lengths)
-    held = np.unique(session * n_known + sequences.event_id)
-    return np.bincount(held % max(n_known, 1), minlength=n_known).astype(np.int64)
-
-
-def _references(
-    sequences: SequenceTable, first: Int64Array, counts: Int64Array, max_references: int, max_events: int
-) -> tuple[Int64Array, Int64Array]:
-    """First occurrence and count of the commonest distinct sessions; equally common ones are spread over the log."""
-    spread = first.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)  # golden-ratio hashing scatters the ties
-    commonest = np.lexsort((spread, -counts))[:max_references]
-    commonest = commonest[
-        : int(np.searchsorted(np.cumsum(sequences.lengths[first[commonest]]), max_events, side="right"))
-    ]
-    return first[commonest], counts[commonest]

@@ -13,14 +13,8 @@ import numpy as np
 from ai_detect.reporting import plots
 from ai_detect.reporting.excerpt import make_excerpt, rows_of_excerpts
 from ai_detect.reporting.explain import Explanation, NearestNormal
-from ai_detect.reporting.findings import (
-    SEVERITY_NAMES,
-    RawLines,
-    calibration_limit,
-    rows_of_reasons,
-    session_spans,
-    threshold_origin,
-)
+from ai_detect.reporting.findings import SEVERITY_NAMES, RawLines, rows_of_reasons, session_spans
+from ai_detect.reporting.notes import calibration_limit, threshold_origin
 from ai_detect.reporting.page import both, render
 from ai_detect.reporting.wording import duration
 from ai_detect.tables import (

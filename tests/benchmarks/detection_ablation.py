@@ -32,6 +32,7 @@ from ai_detect.encoder.batches import EncodedBatch, TokenGroup, make_batch
 from ai_detect.encoder.model import SessionEncoder
 from ai_detect.encoder.vocabulary import word_matrix
 from ai_detect.evaluation.baselines import Baseline
+from ai_detect.model_file import settings_of_checkpoint
 from ai_detect.parsing.template_miner import TemplateMiner
 from ai_detect.tables import BoolArray, Float32Array, Float64Array, Int32Array, Int64Array, ScoreTable
 from ai_detect.training import encoder_task
@@ -60,7 +61,7 @@ def no_words(templates: Sequence[str], n_buckets: int) -> Int32Array:
 def initial_encoder(loaded: LoadedCheckpoint) -> tuple[TemplateMiner, SessionEncoder]:
     """What training began with, in place of what it came to."""
     miner, _ = product.encoder_of_checkpoint(loaded)
-    return miner, product.untrained_encoder(product.settings_of_checkpoint(loaded), miner)
+    return miner, product.untrained_encoder(settings_of_checkpoint(loaded), miner)
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,9 @@ class FittedBank:
     train: SessionEvidence
     train_vectors: Float32Array
     judged: Int64Array
+    fold: Int64Array  # (n_judged,)
     held_out: Mapping[str, Float64Array]  # by component, (n_judged,)
+    settled: Mapping[str, Float64Array]  # the same, but of the final detectors where that is fair
     test: SessionEvidence
     test_vectors: Float32Array
 
@@ -140,8 +143,8 @@ class FittedBank:
         listened = components_of("ensemble")
         with ExitStack() as stack:
             for name, value in (
-                ("suspected", lambda sequences: known.suspected.copy()),
-                ("_held_out_scores", lambda *given: (self.judged, self.held_out)),
+                ("_held_out_scores", lambda *given: (self.judged, self.fold, self.held_out)),
+                ("_settled", lambda *given: self.settled),
                 ("Comparison", Mock(fit=lambda *given: known)),
             ):
                 stack.enter_context(patch.object(ensemble, name, value))
@@ -162,6 +165,7 @@ class FittedBank:
                 self.train_vectors,
                 self.settings,
                 self.seed,
+                suspects=self.bank.suspected,
                 sessions_per_day=self.bank.sessions_per_day,
             )
             return _alarms(bank.scores(self.test, self.test_vectors))
@@ -187,17 +191,21 @@ class Recorder:
 @contextmanager
 def recorded() -> Iterator[Recorder]:
     """Notes what the held-out scores are made of, and the last of them: a dirty log is judged twice."""
-    recorder, held_out_scores = Recorder(), ensemble._held_out_scores
+    recorder, held_out_scores, settle = Recorder(), ensemble._held_out_scores, ensemble._settled
 
     def record(
         evidence: SessionEvidence, event_vectors: Float32Array, suspects: BoolArray, seed: int, check: Any
-    ) -> tuple[Int64Array, dict[str, Float64Array]]:
-        judged, held_out = held_out_scores(evidence, event_vectors, suspects, seed, check)
+    ) -> tuple[Int64Array, Int64Array, dict[str, Float64Array]]:
+        judged, fold, held_out = held_out_scores(evidence, event_vectors, suspects, seed, check)
         recorder.parts = {"train": evidence, "train_vectors": event_vectors, "seed": seed}
-        recorder.parts |= {"judged": judged, "held_out": held_out}
-        return judged, held_out
+        recorder.parts |= {"judged": judged, "fold": fold, "held_out": held_out}
+        return judged, fold, held_out
 
-    with patch.object(ensemble, "_held_out_scores", record):
+    def record_settled(*given: Any) -> dict[str, Float64Array]:
+        recorder.parts["settled"] = settle(*given)
+        return recorder.parts["settled"]
+
+    with patch.object(ensemble, "_held_out_scores", record), patch.object(ensemble, "_settled", record_settled):
         yield recorder
 
 

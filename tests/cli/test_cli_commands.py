@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -101,6 +102,18 @@ def test_a_score_belongs_to_its_session_alone(run: Run, shop: Shop, tmp_path: Pa
             }
 
 
+def test_the_console_names_each_kind_of_anomaly_once(run: Run, shop: Shop, tmp_path: Path) -> None:
+    result = run("detect", "--log_file", shop.test, "--model_dir", shop.model, "--output_dir", tmp_path)
+    findings = [json.loads(line) for line in (tmp_path / "anomalies.jsonl").read_text("ascii").splitlines()]
+    kinds = [(finding["reasons"] or [{"kind": None}])[0] for finding in findings]
+    n_kinds = len({(reason["kind"], reason.get("template")) for reason in kinds})
+    shown = re.findall(r"^  0\.\d{4}  .*?(?:\[([\d,]+) more like this\])?$", result.out, re.MULTILINE)
+    assert len(shown) == min(n_kinds, 5)
+    left = re.search(r"\.\.\. and ([\d,]+) of ", result.out)
+    told = len(shown) + sum(int(more) for more in shown if more) + (int(left[1]) if left else 0)
+    assert told == len(findings) > n_kinds > 1
+
+
 def test_json_lines_on_standard_output_and_nothing_else(run: Run, shop: Shop) -> None:
     result = detect(run, shop, "-")
     assert result.code == 0
@@ -183,6 +196,10 @@ def test_evaluate_with_labels(run: Run, shop: Shop, tmp_path: Path) -> None:
     assert report["baselines"]
     assert (tmp_path / "evaluation_report.md").read_text().startswith("#")
     assert "<html" in (tmp_path / "evaluation_report.html").read_text()
+    assert (tmp_path / "evaluation_report.png").read_bytes().startswith(b"\x89PNG")
+    assert report["curves"].keys() == report["methods"].keys()
+    best = max(row["auprc"] for row in report["baselines"].values())
+    assert max(report["baselines"][name]["auprc"] for name in report["baseline_curves"]) == best
 
 
 def test_with_labels_finds_the_file_beside_the_log(run: Run, shop: Shop, tmp_path: Path) -> None:
@@ -203,6 +220,7 @@ def test_evaluate_without_labels(run: Run, shop: Shop, tmp_path: Path) -> None:
     )
     report = json.loads((tmp_path / "evaluation_report.json").read_text())
     assert "methods" not in report or not report["methods"]
+    assert (tmp_path / "evaluation_report.png").read_bytes().startswith(b"\x89PNG")
     assert 0 < report["unlabelled"]["alarm_rate"] < 1
 
 

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
+from ai_detect.config import DetectionSettings
+from ai_detect.detectors.ensemble import DetectorBank
+from ai_detect.detectors.suspicion import suspected
 from ai_detect.detectors.views import SessionEvidence
 from ai_detect.tables import Float32Array, SequenceTable
 
@@ -40,6 +45,14 @@ def evidence_of(sessions: list[list[int]], gap_s: float = 1.0) -> SessionEvidenc
     surprise = np.array([0.1, 0.5, 0.3, 0.5, 0.1, 3.0, 9.0, 9.0, 9.0], np.float32)[sequences.event_id]
     odd = np.nan_to_num(np.abs(np.log(np.maximum(sequences.gap_s, 1e-3)))).astype(np.float32)
     return SessionEvidence(sequences, embedding, surprise, sequences.event_id == 5, odd)
+
+
+def bank_of(
+    evidence: SessionEvidence, vectors: Float32Array, settings: DetectionSettings, **options: Any
+) -> DetectorBank:
+    """Fitted on these sessions and what looks abnormal in them."""
+    suspects = suspected(evidence.sequences)
+    return DetectorBank.fit(evidence, vectors, settings, seed=7, suspects=suspects, **options)
 
 
 def normal_log(n: int, seed: int = 0) -> list[list[int]]:

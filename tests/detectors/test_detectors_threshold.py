@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from detection_splits import PROTOCOLS
-from detectors_made import BROKEN, N_KNOWN, event_vectors, evidence_of, normal_log
+from detectors_made import BROKEN, N_KNOWN, bank_of, event_vectors, evidence_of, normal_log
 from false_alarms import achieved_interval
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -153,7 +153,7 @@ def test_a_score_and_its_surprisal_are_one_scale(score: float) -> None:
 @pytest.fixture(scope="module")
 def bank() -> DetectorBank:
     evidence = evidence_of(normal_log(400))
-    return DetectorBank.fit(evidence, event_vectors(N_KNOWN), DetectionSettings(), seed=7, sessions_per_day=PER_DAY)
+    return bank_of(evidence, event_vectors(N_KNOWN), DetectionSettings(), sessions_per_day=PER_DAY)
 
 
 @pytest.mark.parametrize("name", list(ALARMS))
@@ -183,7 +183,7 @@ def test_what_was_asked_at_training_is_the_models_own() -> None:
     for name, value in ALARMS.items():
         settings = DetectionSettings.model_validate({name: value})
         evidence = evidence_of(normal_log(100))
-        made = DetectorBank.fit(evidence, event_vectors(N_KNOWN), settings, seed=7, sessions_per_day=PER_DAY)
+        made = bank_of(evidence, event_vectors(N_KNOWN), settings, sessions_per_day=PER_DAY)
         again = DetectorBank.from_state(*made.state())
         for method in ("ensemble", "knn"):
             own = again.threshold(method)
@@ -201,7 +201,7 @@ def test_suspects_are_judged_by_detectors_that_do_not_know_them(monkeypatch: pyt
         sessions[position] = [0, 1, 5, 5, 7]
     for most_judged in (10_000, 100):
         monkeypatch.setattr(ensemble, "_MOST_JUDGED", most_judged)
-        made = DetectorBank.fit(evidence_of(sessions), event_vectors(), DetectionSettings(), seed=7)
+        made = bank_of(evidence_of(sessions), event_vectors(), DetectionSettings())
         assert made.n_judged == min(most_judged, 300)
         assert np.flatnonzero(made.suspected).tolist() == list(range(0, 300, 20))
         assert (made.suspicion > -np.log(1 / made.n_calibrated)).all()
@@ -238,7 +238,7 @@ def test_the_false_alarm_rate_holds_on_fresh_sessions() -> None:
     rng, n_train, n_fresh, asked, rounds = np.random.default_rng(5), 400, 1000, 0.05, 4
     n_alarms = 0
     for _ in range(rounds):
-        bank = DetectorBank.fit(exchangeable(n_train, rng), event_vectors(N_KNOWN), DetectionSettings(), seed=7)
+        bank = bank_of(exchangeable(n_train, rng), event_vectors(N_KNOWN), DetectionSettings())
         fresh = exchangeable(n_fresh, rng)
         table = bank.scores(fresh, event_vectors(N_KNOWN), alarm=AlarmSettings(false_alarm_rate=asked))
         n_alarms += int(table.is_anomaly.sum())

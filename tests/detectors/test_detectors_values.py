@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ai_detect.detectors import value_slots, value_tails
 from ai_detect.detectors import values as module
-from ai_detect.detectors.values import GAP, NO_SLOT, SINCE_SAME_EVENT, ValueModel, ValueSurprise
+from ai_detect.detectors.value_slots import GAP, NO_SLOT, SINCE_SAME_EVENT
+from ai_detect.detectors.values import ValueModel, ValueSurprise
 from ai_detect.tables import SequenceTable, ValueTable
 
 #: (event, gap in s, [(number, hash)])
@@ -55,7 +57,7 @@ SESSIONS = st.lists(st.lists(EVENTS, max_size=5), min_size=1, max_size=9)
 @given(SESSIONS, st.integers(1, 3))
 def test_a_training_session_is_judged_as_if_it_had_not_been_there(sessions: list[list[Event]], enough: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "_ENOUGH_SESSIONS", enough)
+        patch.setattr(value_slots, "_ENOUGH_SESSIONS", enough)
         _, own = fit(sessions)
         begin = 0
         for number, session in enumerate(sessions):
@@ -204,7 +206,7 @@ def test_a_large_log_is_measured_on_a_sample(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_thinned_numbers_say_about_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     thin, _ = fit(NORMAL)
-    monkeypatch.setattr(module, "_KEPT_ENDS", 1 << 20)
+    monkeypatch.setattr(value_tails, "_KEPT_ENDS", 1 << 20)
     full, _ = fit(NORMAL)
     assert len(thin.state()["numbers_values"]) < len(full.state()["numbers_values"])
     fresh = tables(service(300, seed=3))

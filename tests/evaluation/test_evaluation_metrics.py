@@ -54,15 +54,19 @@ def test_distinct_pairs_of_sequence_and_label() -> None:
     assert twice["distinct"]["f1"] == twice["f1"] == 1
 
 
-def test_curve_runs_from_no_recall_to_all() -> None:
+@pytest.mark.parametrize("share", [0.5, 0.002])
+def test_curve_runs_from_no_recall_to_all_over_the_area_of_the_auprc(share: float) -> None:
     rng = np.random.default_rng(0)
-    labels = rng.integers(0, 2, 5000).astype(np.int8)
-    points = curve(labels, rng.random(5000) + labels)
+    labels = (rng.random(20_000) < share).astype(np.int8)
+    scores = rng.random(20_000) + 0.6 * labels
+    points = curve(labels, scores)
     assert points is not None
     assert points["recall"][0] == 0
     assert points["recall"][-1] == 1
-    assert (np.diff(points["recall"]) >= 0).all()
+    assert (np.diff(points["recall"]) > 0).all()
     assert len(points["recall"]) == len(points["precision"]) <= 200
+    area = np.diff(points["recall"]) @ points["precision"][1:]
+    assert area == pytest.approx(measure(labels, scores, scores > 1)["auprc"], abs=0.005)
 
 
 def test_recall_by_kind_of_anomaly() -> None:

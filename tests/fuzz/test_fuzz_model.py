@@ -31,7 +31,8 @@ from hypothesis import strategies as st
 from support import Shop, shop_log
 
 from ai_detect.errors import CheckpointError
-from ai_detect.pipeline import MODEL_CARD, MODEL_PARTS, LogAnomalyPipeline
+from ai_detect.model_file import MODEL_CARD, MODEL_PARTS
+from ai_detect.pipeline import LogAnomalyPipeline
 from ai_detect.sequences.parsed_log import ParsedLog
 
 pytestmark = pytest.mark.slow

@@ -10,7 +10,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from reporting_shop import N_KNOWN, normal_session, sequence_table
 
-from ai_detect.reporting.reference import ExplainContext, fit_context
+from ai_detect.reporting.learning import fit_context
+from ai_detect.reporting.reference import ExplainContext
 from ai_detect.tables import SequenceTable
 
 

@@ -14,8 +14,9 @@ from reporting_shop import N_KNOWN, Session, normal_session, sequence_table
 
 from ai_detect import artifacts
 from ai_detect.reporting.explain import Explanation, explain_session, explain_sessions
+from ai_detect.reporting.learning import fit_context
 from ai_detect.reporting.reasons import Reason, ValueSurprise
-from ai_detect.reporting.reference import ExplainContext, fit_context
+from ai_detect.reporting.reference import ExplainContext
 from ai_detect.tables import MAX_VALUES, SequenceTable
 
 N_PLANTED = 60

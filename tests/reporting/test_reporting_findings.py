@@ -11,14 +11,8 @@ import pytest
 from reporting_shop import N_KNOWN, Session, normal_session, shop_log
 
 from ai_detect import artifacts
-from ai_detect.reporting.findings import (
-    anomalies_jsonl,
-    data_quality_notes,
-    rank_anomalies,
-    scores_csv,
-    session_spans,
-    severity,
-)
+from ai_detect.reporting.findings import anomalies_jsonl, rank_anomalies, scores_csv, session_spans, severity
+from ai_detect.reporting.notes import data_quality_notes, drift_notes
 from ai_detect.reporting.reference import ExplainContext
 from ai_detect.reporting.report import ScoredLog
 from ai_detect.tables import NO_TIME, EventTable, ScoreTable, SessionTable, SourceSpan
@@ -161,7 +155,7 @@ def test_what_no_line_explains_names_the_components(context: ExplainContext) -> 
 def test_names_that_no_mask_covers_are_told(log: ScoredLog) -> None:
     def notes(new: list[str]) -> list[str]:
         events = replace(log.events, templates=("login of root from <IP>", *log.events.templates[1:N_KNOWN], *new))
-        return data_quality_notes(events, log.sessions, log.scores)
+        return data_quality_notes(events, log.sessions)
 
     names = [f"login of user{chr(97 + at)} from <IP>" for at in range(25)]
     told = [note for note in notes(names) if "mask" in note]
@@ -169,6 +163,19 @@ def test_names_that_no_mask_covers_are_told(log: ScoredLog) -> None:
     assert told[0].startswith("25 of 25 new messages are known ones but for one word, such as `usera` and `userb`")
     assert not any("mask" in note for note in notes(names[:5]))
     assert not any("mask" in note for note in notes([f"{name} with {at} others" for at, name in enumerate(names)]))
+
+
+def test_a_kind_of_anomaly_that_became_frequent_is_told() -> None:
+    def finding(at: int, template: str) -> dict[str, object]:
+        return {"session": f"s{at}", "reasons": [{"kind": "missing", "template": template}]}
+
+    others = [finding(at, f"other {at}") for at in range(30)]
+    (told,) = drift_notes([*others, *(finding(100 + at, "flushed") for at in range(60))], 1000)
+    assert told.startswith("60 of 90 anomalies, 6 % of the sessions, are one kind, such as s100: if this is normal")
+    assert drift_notes([*others, *(finding(100 + at, "flushed") for at in range(60))], 2000) == []
+    assert drift_notes([finding(at, "flushed") for at in range(5)], 50) == []
+    (told,) = drift_notes([finding(at, f"other {at}") for at in range(30)], 100)
+    assert told.startswith("30 % of the sessions are over the threshold")
 
 
 def test_anomalies_are_ranked_by_score_then_order() -> None:

@@ -250,6 +250,7 @@ def evaluation(log: ScoredLog) -> dict[str, object]:
         "n_sessions": len(log.sessions),
         "n_labelled": 132,
         "n_anomalies": 12,
+        "prevalence": 12 / 132,
         "method": "ensemble",
         "methods": {
             "ensemble": {**figures, "distinct": figures},
@@ -292,6 +293,7 @@ def test_the_evaluation_in_markdown(log: ScoredLog) -> None:
     text = evaluation_markdown(evaluation(log), log, top_k=3)
     assert "| **ensemble** | 0.9900 | 0.9500 | 0.9000 | 0.8000 | 0.8500 | 0.0010 | 0.9100 |" in text
     assert "| knn | 0.9900 | - |" in text
+    assert "| (all positive) | - | - | 0.0900 | 1.0000 | 0.1700 |" in text
     assert text.count("\n| request-") == 3
     assert "## The 3 most abnormal sessions" in text
 
@@ -316,7 +318,7 @@ def test_figures_of_strange_values(width: float) -> None:
     plots.alarm_trend(np.zeros(4, bool), some, np.full(4, -1, np.int8), width)
     plots.training_curves([], [5], width)
     plots.embedding_map(np.ones((3, 1), np.float32), np.zeros(3, bool), width)
-    plots.precision_recall({}, width)
+    plots.precision_recall([], 0.0, width)
     plots.methods_comparison({"a": {"f1": None}}, "f1", "F1", "a", width)
 
 

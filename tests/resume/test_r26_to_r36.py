@@ -31,8 +31,9 @@ from training_toy import ToyTask, go_on, settings, start
 from ai_detect.cli import progress
 from ai_detect.config import RunSettings
 from ai_detect.errors import ConfigError
+from ai_detect.model_file import MODEL_CARD, MODEL_PARTS
 from ai_detect.parsing.template_miner import TemplateMiner
-from ai_detect.pipeline import MODEL_CARD, MODEL_PARTS, LogAnomalyPipeline
+from ai_detect.pipeline import LogAnomalyPipeline
 from ai_detect.sequences.parsed_log import ParsedLog, learn_log
 from ai_detect.training.checkpoint_store import given_checkpoint, latest_checkpoint
 from ai_detect.training.settings_diff import EFFECTS, resumed_settings
