@@ -14,6 +14,7 @@ import numpy as np
 from ai_detect.artifacts import check_array
 from ai_detect.detectors.components import COMPONENTS
 from ai_detect.detectors.detectors import DETECTORS, Detector
+from ai_detect.detectors.forest import ForestDetector
 from ai_detect.detectors.reference import Reference, distinct_rows, make_reference, most_rows
 from ai_detect.detectors.suspicion import trusted
 from ai_detect.detectors.views import SessionEvidence, SessionViews
@@ -24,6 +25,8 @@ logger = logging.getLogger(__name__)
 #: Views that some component looks at.
 _VIEWS = sorted({component.view for component in COMPONENTS})
 _COMPONENTS = {component.name: component for component in COMPONENTS}
+#: Components that are stored as they were fitted; the others are fitted again when first asked for.
+_FORESTS = [component.name for component in COMPONENTS if component.detector == "iforest"]
 #: Training sessions whose scores are stored, to notice on load that a library scores differently.
 _N_CHECKED = 32
 #: Columns of the views that are as wide for every log.
@@ -33,7 +36,9 @@ _LARGEST = 1e30
 
 
 class Comparison:
-    """Detectors, fitted when first asked for; `suspected` (n_training,) marks training sessions that look abnormal."""
+    """Detectors, fitted when first asked for or as they were stored; `suspected` (n_training,) marks training sessions
+    that look abnormal.
+    """
 
     def __init__(
         self,
@@ -95,6 +100,9 @@ class Comparison:
         arrays = {f"views/{name}": array for name, array in self._views.state().items()}
         for view, reference in self._references.items():
             arrays |= {f"rows/{view}": reference.rows, f"weights/{view}": reference.weights}
+        for name, detector in self._detectors.items():
+            if isinstance(detector, ForestDetector):
+                arrays |= {f"forests/{name}/{part}": array for part, array in detector.state().items()}
         arrays["suspected"] = self.suspected.astype(np.uint8)
         return {**arrays, **{f"checks/{name}": array for name, array in self._checks.items()}}
 
@@ -125,7 +133,13 @@ class Comparison:
         check_array("suspected", arrays["suspected"], np.uint8, (None,), high=1)
         if len(arrays["suspected"]) < views.n_sessions:
             raise ValueError("more sessions were trusted than there were")
-        return cls(seed, views, references, arrays["suspected"].astype(np.bool_), checks)
+        made = cls(seed, views, references, arrays["suspected"].astype(np.bool_), checks)
+        for name in _FORESTS:
+            prefix, forest = f"forests/{name}/", ForestDetector(seed)
+            stored = {n.removeprefix(prefix): a for n, a in arrays.items() if n.startswith(prefix)}
+            forest.restore(references[_COMPONENTS[name].view], stored)
+            made._detectors[name] = forest
+        return made
 
     @property
     def widths(self) -> tuple[int, int]:

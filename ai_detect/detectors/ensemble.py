@@ -220,8 +220,8 @@ class DetectorBank:
     def from_state(cls, values: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> DetectorBank:
         """The bank that was saved; raises ValueError or KeyError where the state is not one.
 
-        Detectors are refitted when first needed; a warning is logged where the stored scores of some training sessions
-        come out differently, as another version of a library may make them.
+        Detectors but for forests are refitted when first needed; a warning is logged where the stored scores of some
+        training sessions come out differently, as another version of a library may make them.
         """
         stored = StoredBank.of(values)
         methods: dict[str, MethodFit] = {}

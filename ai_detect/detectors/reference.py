@@ -8,6 +8,10 @@ import numpy as np
 
 from ai_detect.tables import Float32Array, Float64Array, Int64Array
 
+#: Below this many distinct rows there are no neighbourhoods, clusters or splits: distance to the nearest row instead.
+MIN_ROWS = 10
+#: Rows, beside one of each kind, that show a detector how frequent each kind is.
+_FREQUENT_ROWS = 4096
 #: Most work of comparing all rows of a reference with each other, in numbers: about 1 s.
 _MAX_WORK = 1e9
 
@@ -52,3 +56,9 @@ def make_reference(matrix: Float32Array, seed: int) -> Reference:
         kept = np.sort(np.concatenate([by_weight[: most // 2], drawn]))
         rows, weights = rows[kept], weights[kept]
     return Reference(rows, weights)
+
+
+def frequent_rows(reference: Reference) -> Float64Array:
+    """The rows, each as often as its share of the sessions asks for, at least once."""
+    share = reference.weights / reference.weights.sum()
+    return np.repeat(reference.rows.astype(np.float64), np.ceil(share * _FREQUENT_ROWS).astype(np.int64), axis=0)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ai_detect.detectors.detectors import DETECTORS, MIN_ROWS
-from ai_detect.detectors.reference import make_reference
+from ai_detect.detectors.detectors import DETECTORS
+from ai_detect.detectors.reference import MIN_ROWS, make_reference
 from ai_detect.tables import Float32Array
 
 ALL = pytest.mark.parametrize("name", sorted(DETECTORS))
