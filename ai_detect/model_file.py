@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -21,8 +21,10 @@ from ai_detect.detectors.suspicion import trusted
 from ai_detect.errors import CheckpointError, ConfigError
 from ai_detect.reporting.wording import decodable
 from ai_detect.tables import BoolArray, Float64Array
-from ai_detect.training.checkpoint import LoadedCheckpoint
-from ai_detect.training.state import TrainerState
+
+if TYPE_CHECKING:  # imports torch, which takes longer than scoring a log
+    from ai_detect.training.checkpoint import LoadedCheckpoint
+    from ai_detect.training.state import TrainerState
 
 MODEL_CARD = "model.json"
 MODEL_PARTS = (
@@ -34,7 +36,7 @@ MODEL_PARTS = (
     "normal.safetensors",
     "values.safetensors",
 )
-_FORMAT = 2
+_FORMAT = 3
 #: Suspects that every report names.
 _SUSPECTS_NAMED = 3
 

@@ -15,11 +15,9 @@ import glob
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from ai_detect import artifacts
 from ai_detect.config import AlarmSettings, InputSettings, RunSettings, build
@@ -31,7 +29,7 @@ from ai_detect.detectors.value_slots import NO_SLOT
 from ai_detect.detectors.values import ValueModel
 from ai_detect.detectors.views import SessionEvidence
 from ai_detect.encoder import embedding
-from ai_detect.encoder.model import SessionEncoder
+from ai_detect.encoder.frozen import FrozenEncoder
 from ai_detect.encoder.vocabulary import word_matrix
 from ai_detect.errors import CheckpointError, ConfigError, TrainingError
 from ai_detect.ingest.fingerprint import fingerprint_sources
@@ -45,7 +43,6 @@ from ai_detect.model_file import (
     write_model_json,
 )
 from ai_detect.parsing.template_miner import TemplateMiner
-from ai_detect.process_group import ProcessGroup
 from ai_detect.reporting.explain import Explanation, explain_sessions
 from ai_detect.reporting.findings import ModelIdentity, session_spans
 from ai_detect.reporting.learning import fit_context
@@ -53,11 +50,15 @@ from ai_detect.reporting.reasons import ValueSurprise
 from ai_detect.reporting.reference import ExplainContext
 from ai_detect.sequences.parsed_log import ParsedLog, Progress, Silent, match_log
 from ai_detect.tables import MAX_VALUES, BoolArray, Float32Array, Int32Array, Int64Array, ScoreTable, SequenceTable
-from ai_detect.training.checkpoint import LoadedCheckpoint
 from ai_detect.training.data_check import check_same_data
-from ai_detect.training.encoder_task import EncoderTask
-from ai_detect.training.parts import copy_weights, decode_model, encode_model, load_weights
-from ai_detect.training.schedule import seed_step
+
+if TYPE_CHECKING:  # what trains imports torch, which takes longer than scoring a log
+    from torch import Tensor
+
+    from ai_detect.encoder.model import SessionEncoder
+    from ai_detect.process_group import ProcessGroup
+    from ai_detect.training.checkpoint import LoadedCheckpoint
+    from ai_detect.training.encoder_task import EncoderTask
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ class LogAnomalyPipeline:
         self,
         settings: RunSettings,
         miner: TemplateMiner,
-        encoder: SessionEncoder,
+        encoder: FrozenEncoder,
         bank: DetectorBank,
         normal: ExplainContext,
         values: ValueModel,
@@ -91,7 +92,7 @@ class LogAnomalyPipeline:
     ) -> None:
         self.settings = settings
         self.miner = miner
-        self.encoder = encoder.eval()
+        self.encoder = encoder
         self.bank = bank
         self.normal = normal
         self.values = values
@@ -113,14 +114,15 @@ class LogAnomalyPipeline:
 
         `check` is called between the parts and may raise to stop.
         """
+        frozen = encoder.frozen()
         suspects = suspected(log.sequences)
         values, odd = _learn_values(log, trusted(suspects))
         check()
-        evidence = _evidence(encoder, log, settings, odd, progress)
+        evidence = _evidence(frozen, log, settings, odd, progress)
         check()
         bank = DetectorBank.fit(
             evidence,
-            _event_vectors(encoder, log, settings),
+            _event_vectors(frozen, log, settings),
             settings,
             settings.seed,
             suspects=suspects,
@@ -137,7 +139,7 @@ class LogAnomalyPipeline:
             normal=~bank.suspicious,
         )
         card = {**card, "training_suspects": training_suspects(log.sessions.keys, suspects, bank.suspicion)}
-        return cls(settings, miner, encoder, bank, normal, values, card)
+        return cls(settings, miner, frozen, bank, normal, values, card)
 
     def parse(self, spec: str, reading: InputSettings | None = None, *, progress: Progress | None = None) -> ParsedLog:
         """Parse a log with this model's templates and, unless `reading` says otherwise, its header layout and
@@ -236,7 +238,7 @@ class LogAnomalyPipeline:
             artifacts.write_json(temporary / "normal.json", normal)
             artifacts.write_arrays(temporary / "normal.safetensors", normal_arrays)
             artifacts.write_arrays(temporary / "values.safetensors", self.values.state())
-            artifacts.write_bytes(temporary / "model.safetensors", encode_model(copy_weights(self.encoder)))
+            artifacts.write_arrays(temporary / "model.safetensors", self.encoder.weights)
             self.card = write_model_json(temporary, self.card, self.settings)
             try:
                 LogAnomalyPipeline.load(temporary)
@@ -259,8 +261,8 @@ class LogAnomalyPipeline:
             miner = TemplateMiner.from_json(artifacts.parse_json(contents[part]))
             n_templates = len(miner.templates)
             part = "model.safetensors"
-            weights = decode_model(folder / part, contents[part])
-            encoder = _trained_encoder(settings, miner, weights, folder / part)
+            words = word_matrix(miner.templates, settings.n_word_buckets)
+            encoder = FrozenEncoder(settings, words, artifacts.parse_arrays(contents[part]))
             part = "detectors.safetensors"
             arrays = artifacts.parse_arrays(contents[part])
             part = "detectors.json"
@@ -299,23 +301,19 @@ def _learn_values(log: ParsedLog, normal: BoolArray) -> tuple[ValueModel, Float3
 
 
 def _evidence(
-    encoder: SessionEncoder, log: ParsedLog, settings: RunSettings, odd: Float32Array, progress: Progress | None
+    encoder: FrozenEncoder, log: ParsedLog, settings: RunSettings, odd: Float32Array, progress: Progress | None
 ) -> SessionEvidence:
     words = word_matrix(log.events.templates, settings.n_word_buckets)
     with (progress or Silent()).stage("encoding", len(log.sessions), "sessions") as advance:
-        vectors = embedding.embed_sessions(encoder, log.sequences, words, on_progress=advance)
-    with (progress or Silent()).stage("reading each line in its context", len(log.sessions), "sessions") as advance:
-        surprise = embedding.event_surprise(encoder, log.sequences, words, on_progress=advance)
+        vectors, surprise = embedding.encode_sessions(encoder, log.sequences, words, on_progress=advance)
     _check_finite(vectors, surprise)
     failure = failure_events(log.events.templates, log.sequences.event_id, log.events.level[log.sessions.rows])
     return SessionEvidence(log.sequences, vectors, surprise, failure, odd)
 
 
-def _event_vectors(encoder: SessionEncoder, log: ParsedLog, settings: RunSettings) -> Float32Array:
+def _event_vectors(encoder: FrozenEncoder, log: ParsedLog, settings: RunSettings) -> Float32Array:
     """What the words of each event mean to the encoder, (n_templates, dim) float32; unseen events included."""
-    words = torch.from_numpy(word_matrix(log.events.templates, settings.n_word_buckets)).long()
-    with torch.no_grad():
-        vectors: Float32Array = encoder.word_part(words.to(encoder.words.device)).cpu().numpy()
+    vectors = embedding.event_vectors(encoder, word_matrix(log.events.templates, settings.n_word_buckets))
     _check_finite(vectors)
     return vectors
 
@@ -333,6 +331,9 @@ def sessions_per_day(log: ParsedLog) -> float | None:
 
 def untrained_encoder(settings: RunSettings, miner: TemplateMiner) -> SessionEncoder:
     """An encoder for these templates; its initial weights are a function of the seed."""
+    from ai_detect.encoder.model import SessionEncoder
+    from ai_detect.training.schedule import seed_step
+
     seed_step(settings.seed, 0)
     return SessionEncoder(settings, len(miner.templates), word_matrix(miner.templates, settings.n_word_buckets))
 
@@ -363,6 +364,8 @@ def _trained_encoder(
 
     Raises CheckpointError where they do not fit, ValueError where the templates are not frozen.
     """
+    from ai_detect.training.parts import load_weights
+
     dim, n_templates = settings.dim, len(miner.templates)
     least = dim * (settings.n_word_buckets + n_templates + settings.max_events) + 8 * settings.n_layers * dim**2
     found = sum(tensor.numel() for tensor in weights.values())
@@ -383,6 +386,8 @@ def training_task(
     group: ProcessGroup,
 ) -> EncoderTask:
     """What the trainer works on: sessions that look abnormal themselves are not learned from, where they are many."""
+    from ai_detect.training.encoder_task import EncoderTask
+
     # judged by themselves: sessions that only validate have no say in what is learned from
     return EncoderTask(model, train, validation, settings, group, trusted=trusted(suspected(train)))
 

@@ -402,9 +402,9 @@ def test_variants_train_with_a_part_changed(
         )
         models[variant] = LogAnomalyPipeline.load(tmp_path / variant / "checkpoint" / "model")
     assert not any("labels.csv" in word for word in commands)
-    initial = untrained_encoder(models["untrained"].settings, models["untrained"].miner).state_dict()
+    initial = untrained_encoder(models["untrained"].settings, models["untrained"].miner).frozen().weights
     moved = {
-        variant: [name for name, weights in model.encoder.state_dict().items() if not weights.equal(initial[name])]
+        variant: [name for name, weights in model.encoder.weights.items() if not np.array_equal(weights, initial[name])]
         for variant, model in models.items()
     }
     assert not moved["untrained"]

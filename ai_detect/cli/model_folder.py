@@ -8,7 +8,6 @@ from pathlib import Path
 from ai_detect.errors import CheckpointError
 from ai_detect.pipeline import LogAnomalyPipeline, fit_checkpoint
 from ai_detect.sequences.parsed_log import Progress
-from ai_detect.training.checkpoint_store import given_checkpoint
 
 logger = logging.getLogger(__name__)
 
@@ -18,6 +17,8 @@ def load_model(model_dir: Path, train_file: str | None, progress: Progress) -> L
     is neither.
     """
     if (model_dir / "manifest.json").exists():
+        from ai_detect.training.checkpoint_store import given_checkpoint  # imports torch
+
         logger.info("%s is a checkpoint: its detectors are fitted first", model_dir)
         return fit_checkpoint(given_checkpoint(model_dir), train_file, progress)
     if (model_dir / "model.json").exists():

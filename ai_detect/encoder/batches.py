@@ -20,6 +20,8 @@ from ai_detect.tables import BoolArray, Int32Array, Int64Array, SequenceTable
 PAD, BEGIN, END, CONTINUE = 0, 1, 2, 3
 #: Token of event id 0.
 FIRST_EVENT = 4
+#: So many occurrences of an event in a session are told apart by a vector of their own.
+MAX_RANK = 15
 
 #: Share of the events that a training sample shows by their words alone, as an event unseen in training looks.
 _UNSEEN_SHARE = 1 / 16

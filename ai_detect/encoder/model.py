@@ -9,15 +9,15 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ai_detect.config import EncoderSettings
-from ai_detect.encoder.batches import END, FIRST_EVENT, PAD, bucket_length
+from ai_detect.encoder.batches import END, FIRST_EVENT, MAX_RANK, PAD, bucket_length
+from ai_detect.encoder.frozen import FrozenEncoder
 from ai_detect.tables import Int32Array
-
-_MAX_RANK = 15
 
 
 class TokenTable(NamedTuple):
@@ -66,6 +66,7 @@ class SessionEncoder(nn.Module):
         if words.shape[0] != n_events:
             raise ValueError(f"{n_events} events with the words of {words.shape[0]}")
         dim = settings.dim
+        self.settings = settings
         self.n_events, self.dim, self.max_events = n_events, dim, settings.max_events
         self.word_vectors = nn.Embedding(settings.n_word_buckets, dim)
         self.word_projection = nn.Linear(dim, dim, bias=False)
@@ -76,7 +77,7 @@ class SessionEncoder(nn.Module):
         self.end_bias = nn.Parameter(torch.zeros(1))
         self.special_vectors = nn.Parameter(torch.randn(FIRST_EVENT, dim))
         self.position_vectors = nn.Parameter(0.3 * torch.randn(bucket_length(settings.max_events + 2), dim))
-        self.rank_vectors = nn.Parameter(0.3 * torch.randn(_MAX_RANK + 1, dim))
+        self.rank_vectors = nn.Parameter(0.3 * torch.randn(MAX_RANK + 1, dim))
         self.counts_norm = nn.LayerNorm(dim)
         self.counts_in = nn.Linear(dim, dim)
         self.dropout = settings.dropout
@@ -96,6 +97,11 @@ class SessionEncoder(nn.Module):
             own[name][:n] = weights.pop(name)
             own[name][n:] = weights[unseen]
         self.load_state_dict({**own, **weights})
+
+    def frozen(self) -> FrozenEncoder:
+        """The encoder for scoring, which needs no torch."""
+        weights = {name: tensor.detach().cpu().numpy().copy() for name, tensor in self.state_dict().items()}
+        return FrozenEncoder(self.settings, self.words.cpu().numpy().astype(np.int32), weights)
 
     def word_part(self, words: Tensor) -> Tensor:
         """What a template's words mean, (n, max_words) int64 to (n, dim)."""
@@ -130,7 +136,7 @@ class SessionEncoder(nn.Module):
         x = (
             vectors
             + self.position_vectors[: tokens.shape[1]]
-            + F.embedding(rank.clamp(max=_MAX_RANK), self.rank_vectors)
+            + F.embedding(rank.clamp(max=MAX_RANK), self.rank_vectors)
         )
         x = x + self.counts_in(self.counts_norm(counts))
         if kept is not None:

@@ -10,7 +10,6 @@ import math
 from typing import Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -55,6 +54,8 @@ def order_check(order: Int64Array) -> str:
 
 def seed_step(seed: int, step: int) -> None:
     """Seed torch's generators for an optimizer step, for tasks that draw from them; step 0: initial weights."""
+    import torch  # here, so that reading what a run has done needs none
+
     torch.manual_seed(int(_key(seed, step)[0] >> np.uint64(1)))
 
 

@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 import torch
-from encoder.encoder_made import N_EVENTS, WORDS, encoder, routine, routines, table_of, train
+from encoder.encoder_made import N_EVENTS, SETTINGS, WORDS, encoder, routine, routines, table_of, train
+from threadpoolctl import threadpool_limits
 
-from ai_detect.encoder.embedding import embed_sessions, event_surprise, expected_events
+from ai_detect.encoder.batches import END, FIRST_EVENT, group_pieces, pieces_of
+from ai_detect.encoder.embedding import encode_sessions, expected_events
+from ai_detect.encoder.frozen import FrozenEncoder
 from ai_detect.encoder.model import SessionEncoder
 from ai_detect.tables import SequenceTable
 
 
 @pytest.fixture(scope="module")
-def model() -> SessionEncoder:
+def trained() -> SessionEncoder:
     made = encoder()
     train(made, routines(192), 12)
-    return made
+    return made.eval()
 
 
-@pytest.fixture
-def threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
+@pytest.fixture(scope="module")
+def model(trained: SessionEncoder) -> FrozenEncoder:
+    return trained.frozen()
 
 
 def odd_sessions() -> SequenceTable:
@@ -36,15 +35,15 @@ def odd_sessions() -> SequenceTable:
     return table_of([*sessions, *sessions[3:9], *(routine(rng) for _ in range(40))])
 
 
-def scores(model: SessionEncoder, table: SequenceTable) -> list[tuple[bytes, bytes]]:
-    vectors, surprise = embed_sessions(model, table, WORDS), event_surprise(model, table, WORDS)
+def scores(model: FrozenEncoder, table: SequenceTable) -> list[tuple[bytes, bytes]]:
+    vectors, surprise = encode_sessions(model, table, WORDS)
     ends = table.offsets.tolist()
     return [(vectors[i].tobytes(), surprise[ends[i] : ends[i + 1]].tobytes()) for i in range(len(table))]
 
 
-def test_shapes_and_units(model: SessionEncoder) -> None:
+def test_shapes_and_units(model: FrozenEncoder) -> None:
     table = odd_sessions()
-    vectors, surprise = embed_sessions(model, table, WORDS), event_surprise(model, table, WORDS)
+    vectors, surprise = encode_sessions(model, table, WORDS)
     assert vectors.shape == (len(table), 2 * model.dim)
     assert vectors.dtype == surprise.dtype == np.float32
     assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
@@ -53,7 +52,7 @@ def test_shapes_and_units(model: SessionEncoder) -> None:
     assert (surprise >= -1e-5).all()
 
 
-def test_no_session_depends_on_its_company(model: SessionEncoder) -> None:
+def test_no_session_depends_on_its_company(model: FrozenEncoder) -> None:
     table = odd_sessions()
     together = scores(model, table)
     rng = np.random.default_rng(0)
@@ -63,44 +62,96 @@ def test_no_session_depends_on_its_company(model: SessionEncoder) -> None:
         assert scores(model, table.take(np.array([alone]))) == [together[alone]]
 
 
-def test_threads_change_nothing(model: SessionEncoder, threads: None) -> None:
+def test_threads_change_nothing(model: FrozenEncoder) -> None:
     table = odd_sessions()
     found = []
     for n_threads in (1, 2, 3):
-        torch.set_num_threads(n_threads)
-        found.append(scores(model, table))
+        with threadpool_limits(n_threads):
+            found.append(scores(model, table))
     assert found[0] == found[1] == found[2]
 
 
-def test_the_model_comes_back_as_it_was(model: SessionEncoder) -> None:
-    model.train()
-    weights = {name: weight.clone() for name, weight in model.state_dict().items()}
-    scores(model, odd_sessions())
-    assert model.training
-    assert all(torch.equal(weight, weights[name]) for name, weight in model.state_dict().items())
-    assert all(p.requires_grad for p in model.parameters())
+def test_no_event_depends_on_how_many_others_are_unseen(model: FrozenEncoder) -> None:
+    table, more = odd_sessions(), np.concatenate([WORDS, *[WORDS[::-1]] * 30])
+    for words in (more, more[:300]):
+        vectors, surprise = encode_sessions(model, table, words)
+        assert np.array_equal(vectors, encode_sessions(model, table, WORDS).vectors)
+        assert np.array_equal(surprise, encode_sessions(model, table, WORDS).surprise)
 
 
-def test_progress_counts_all_sessions(model: SessionEncoder) -> None:
+def test_numpy_computes_what_torch_does(trained: SessionEncoder, model: FrozenEncoder) -> None:
+    short = [i for i, n in enumerate(odd_sessions().lengths.tolist()) if 0 < n <= SETTINGS.max_events]
+    table = odd_sessions().take(np.array(short))
+    vectors, surprise = encode_sessions(model, table, WORDS)
+    groups = group_pieces([pieces_of(table.session(i), model.max_events)[0] for i in range(len(table))])
+    with torch.inference_mode():
+        tokens_of = trained.token_table(torch.from_numpy(WORDS).long())
+        for group in groups:
+            states, expected = trained(torch.from_numpy(group.tokens), tokens_of)
+            assert np.abs(vectors[group.pieces] - expected.numpy()).max() < 1e-6
+            for tokens, state, session in zip(torch.from_numpy(group.tokens), states, group.pieces, strict=True):
+                n = len(table.session(int(session)))
+                log_p = trained.next_logits(state[:n], tokens_of).double()
+                logits = torch.cat([log_p, torch.zeros(n, 1).double()], 1)
+                for at, event in enumerate((tokens[1 : n + 1] - FIRST_EVENT).tolist()):
+                    logits[at, -1] = -torch.inf
+                    if event >= N_EVENTS:
+                        unseen = tokens_of.unseen[event + FIRST_EVENT]
+                        logits[at, -1] = trained.unseen_logits(state[at : at + 1], unseen[None])[0]
+                wanted = [min(event, N_EVENTS + 1) for event in (tokens[1 : n + 1] - FIRST_EVENT).tolist()]
+                right = -logits.log_softmax(1)[range(n), [N_EVENTS + 1 if e > N_EVENTS - 1 else e for e in wanted]]
+                assert tokens[n + 1] == END
+                ending = -trained.next_logits(state[n : n + 1], tokens_of).double().log_softmax(1)[0, N_EVENTS]
+                right[-1] = max(right[-1], ending)
+                found = surprise[table.offsets[session] : table.offsets[session + 1]]
+                assert np.abs(found - right.numpy()).max() < 2e-5
+
+
+def test_weights_that_do_not_fit_are_refused(model: FrozenEncoder) -> None:
+    weights = model.weights
+    for change in (
+        {"event_bias": weights["event_bias"][:-1]},
+        {"event_bias": weights["event_bias"].astype(np.float64)},
+        {"event_bias": weights["event_bias"] * np.nan},
+        {"more": weights["event_bias"]},
+    ):
+        with pytest.raises(ValueError, match=r"event_bias|more"):
+            FrozenEncoder(SETTINGS, model.words, {**weights, **change})
+    for name in weights:
+        with pytest.raises(ValueError, match=name):
+            FrozenEncoder(SETTINGS, model.words, {n: array for n, array in weights.items() if n != name})
+
+
+def test_a_frozen_encoder_stays_as_it_was(trained: SessionEncoder) -> None:
+    candidate = encoder()
+    frozen, table = candidate.frozen(), odd_sessions()
+    before = scores(frozen, table)
+    train(candidate, routines(64), 1)
+    assert scores(frozen, table) == before
+    assert scores(candidate.frozen(), table) != before
+
+
+def test_progress_counts_all_sessions(model: FrozenEncoder) -> None:
     table = odd_sessions()
     told: list[int] = []
-    event_surprise(model, table, WORDS, on_progress=told.append)
+    encode_sessions(model, table, WORDS, on_progress=told.append)
     assert sum(told) == len(table)
 
 
-def test_no_sessions_at_all(model: SessionEncoder) -> None:
-    assert embed_sessions(model, table_of([]), WORDS).shape == (0, 2 * model.dim)
-    assert event_surprise(model, table_of([]), WORDS).shape == (0,)
+def test_no_sessions_at_all(model: FrozenEncoder) -> None:
+    vectors, surprise = encode_sessions(model, table_of([]), WORDS)
+    assert vectors.shape == (0, 2 * model.dim)
+    assert surprise.shape == (0,)
 
 
-def test_surprise_points_at_what_is_wrong(model: SessionEncoder) -> None:
+def test_surprise_points_at_what_is_wrong(model: FrozenEncoder) -> None:
     usual = [0, 1, 2, 3, 4, 5, 2, 3, 4, 5, 6, 7]
     foreign = [*usual[:6], 9, *usual[6:]]
     unseen = [*usual[:6], N_EVENTS + 1, *usual[6:]]
     cut = usual[:8]
     table = table_of([usual, foreign, unseen, cut])
     normal, with_foreign, with_unseen, cut_short = np.split(
-        event_surprise(model, table, WORDS), table.offsets[1:-1].tolist()
+        encode_sessions(model, table, WORDS).surprise, table.offsets[1:-1].tolist()
     )
     assert int(with_foreign.argmax()) == 6
     assert with_foreign[6] > 2 * normal.max()
@@ -109,7 +160,7 @@ def test_surprise_points_at_what_is_wrong(model: SessionEncoder) -> None:
     assert cut_short[7] > normal.max()
 
 
-def test_expected_events(model: SessionEncoder) -> None:
+def test_expected_events(model: FrozenEncoder) -> None:
     best = expected_events(model, np.array([0, 1, N_EVENTS], np.int32), 2, 3)
     assert best[0][0] == 2
     assert [p for _, p in best] == sorted((p for _, p in best), reverse=True)
@@ -118,7 +169,7 @@ def test_expected_events(model: SessionEncoder) -> None:
     assert expected_events(model, np.array([], np.int32), 0, 1)[0][0] == 0
 
 
-def test_training_beats_no_training(model: SessionEncoder) -> None:
+def test_training_beats_no_training(model: FrozenEncoder) -> None:
     reference, normal = routines(300), routines(60, seed=9)
     rng = np.random.default_rng(3)
     odd = []
@@ -127,12 +178,12 @@ def test_training_beats_no_training(model: SessionEncoder) -> None:
         at = int(rng.integers(1, len(events) - 4))
         odd.append(events[:at] + events[at : at + 3][::-1] + events[at + 3 :])
     separations = []
-    for candidate in (encoder(), model):
-        known = embed_sessions(candidate, reference, WORDS)
+    for candidate in (encoder().frozen(), model):
+        known = encode_sessions(candidate, reference, WORDS).vectors
         near, far = (
-            1 - (embed_sessions(candidate, table, WORDS) @ known.T).max(1) for table in (normal, table_of(odd))
+            1 - (encode_sessions(candidate, table, WORDS).vectors @ known.T).max(1) for table in (normal, table_of(odd))
         )
-        surprise = [event_surprise(candidate, table, WORDS).mean() for table in (normal, table_of(odd))]
+        surprise = [encode_sessions(candidate, table, WORDS).surprise.mean() for table in (normal, table_of(odd))]
         separations.append(
             (np.mean(far[:, None] > near) + np.mean(far[:, None] == near) / 2, surprise[1] - surprise[0])
         )
