@@ -20,7 +20,7 @@ _N_TREES, _MAX_SAMPLES = 100, 256
 #: What leaving the reference's range adds at most to the score of a forest, which lies in [-.5, .5].
 _BEYOND = 0.25
 #: Rows that walk through the trees at once; only memory depends on it.
-_BLOCK = 8192
+_BLOCK = 512
 #: Beyond any path, and any number of trees.
 _LONGEST, _MOST_TREES = 1e6, 1 << 16
 
@@ -63,18 +63,23 @@ class Forest:
 
     def decision_function(self, rows: Float32Array) -> Float64Array:
         """The scores that PyOD's forest gives, (n,) float64."""
-        scores = np.zeros(len(rows))
+        n_trees, scores = len(self.first) - 1, np.zeros(len(rows))
+        is_leaf = self.column < 0
+        column, leaf = np.where(is_leaf, 0, self.column).astype(np.int64), np.arange(len(is_leaf))
+        # by twice the node's number and whether its row goes right; a leaf leads to itself
+        child = np.stack([np.where(is_leaf, leaf, side) for side in (self.left, self.right)], axis=1).ravel()
         for start in range(0, len(rows), _BLOCK):
-            block = rows[start : start + _BLOCK]
-            number = np.arange(len(block))[:, None]
+            block = np.ascontiguousarray(rows[start : start + _BLOCK])
+            row = np.arange(len(block))[:, None] * block.shape[1]
             node = np.tile(self.first[:-1], (len(block), 1))
-            while (self.column[node] >= 0).any():
-                column = self.column[node]
-                stays_left = block[number, column] <= self.threshold[node]
-                below = np.where(stays_left, self.left[node], self.right[node])
-                node = np.where(column >= 0, below, node)
-            paths = np.cumsum(self.path[node], axis=1)[:, -1]  # added up from the first tree to the last
-            scores[start : start + _BLOCK] = 2 ** -(paths / (node.shape[1] * self.scale[0]))
+            while True:
+                goes_right = block.take(row + column.take(node)) > self.threshold.take(node)
+                below = child.take(2 * node + goes_right)
+                if np.array_equal(below, node):
+                    break
+                node = below
+            paths = np.cumsum(self.path.take(node), axis=1)[:, -1]  # added up from the first tree to the last
+            scores[start : start + _BLOCK] = 2 ** -(paths / (n_trees * self.scale[0]))
         return scores + float(self.scale[1])
 
     @classmethod

@@ -74,12 +74,15 @@ def look_up(groups: Int64Array, group: Int64Array) -> tuple[Int64Array, BoolArra
 
 def first_at_least(values: np.ndarray, begin: Int64Array, end: Int64Array, wanted: np.ndarray) -> Int64Array:
     """The first place from `begin` to `end` whose value is not below the wanted one; `end` where all are."""
-    low, high = begin.copy(), end.copy()
-    while (open_ := np.flatnonzero(low < high)).size:
-        middle = (low[open_] + high[open_]) // 2
-        below = values[middle] < wanted[open_]
-        low[open_[below]] = middle[below] + 1
-        high[open_[~below]] = middle[~below]
+    low = begin.copy()
+    if not len(values):
+        return low
+    step = 1 << max(int((end - begin).max(initial=0)).bit_length() - 1, 0)
+    while step:  # all values before `low` are below the wanted one
+        beyond = low + step
+        below = values.take(np.minimum(beyond, len(values)) - 1) < wanted
+        low = np.where((beyond <= end) & below, beyond, low)
+        step //= 2
     return low
 
 

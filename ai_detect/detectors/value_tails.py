@@ -228,7 +228,9 @@ def _numeric(
     sides = []
     for side, (mass, beyond) in enumerate(((above, is_largest), (below, is_smallest))):
         outermost, width, drift = np.moveaxis(edges[:, side], -1, 0)
-        distance = np.where(beyond, np.maximum((-value if side else value) - outermost, 0), 0)
         surprise = np.log((n + 1) / (np.maximum(mass, 0) + 1)) - np.log(drift)
-        sides.append(surprise + np.log1p(_SHAPE * distance / width) / _SHAPE)
+        out = np.flatnonzero(beyond)
+        distance = np.maximum((-value[out] if side else value[out]) - outermost[out], 0)
+        surprise[out] += np.log1p(_SHAPE * distance / width[out]) / _SHAPE
+        sides.append(surprise)
     return np.asarray(np.maximum(np.maximum(*sides) - np.log(2), 0), np.float64)  # two sides: twice the share

@@ -14,7 +14,7 @@ from ai_detect.sequences.windowing import distinct_sequences
 from ai_detect.tables import Float32Array, Int32Array, Int64Array, SequenceTable
 
 #: Tokens of one call of the model, and sessions that are cut into pieces at a time; they change nothing but speed.
-_CALL_TOKENS = 2048
+_CALL_TOKENS = 1024
 _SLAB = 4096
 
 
