@@ -262,7 +262,7 @@ class LogAnomalyPipeline:
             n_templates = len(miner.templates)
             part = "model.safetensors"
             words = word_matrix(miner.templates, settings.n_word_buckets)
-            encoder = FrozenEncoder(settings, words, artifacts.parse_arrays(contents[part]))
+            encoder = FrozenEncoder.from_state(settings, words, artifacts.parse_arrays(contents[part]))
             part = "detectors.safetensors"
             arrays = artifacts.parse_arrays(contents[part])
             part = "detectors.json"

@@ -64,13 +64,13 @@ class RunCommand(ReadingCommand, RunSettings):
 
 
 class TrainCommand(RunCommand):
-    """Train on a log: parse, learn what is normal, fit the detectors, save the model, score the evaluation file."""
+    """What train takes."""
 
     overwrite: bool = setting(False, "discard the checkpoints of an earlier run in the folder")
 
 
 class ResumeCommand(RunCommand):
-    """Go on from a checkpoint as if never stopped, then fit the detectors and score as train does."""
+    """What resume takes."""
 
     grouped_by: ClassVar[GroupedBy] = "model"
 
@@ -112,7 +112,7 @@ class ResumeCommand(RunCommand):
 
 
 class DetectCommand(ReadingCommand, AlarmSettings):
-    """Score a log with a trained model and report the anomalies, each with its lines and reasons."""
+    """What detect takes."""
 
     grouped_by: ClassVar[GroupedBy] = "model"
     streams: ClassVar[bool] = True
@@ -135,7 +135,7 @@ class DetectCommand(ReadingCommand, AlarmSettings):
 
 
 class EvaluateCommand(ReadingCommand, AlarmSettings):
-    """Measure a model on a log, with labels (quality) or without (alarm rate and drift)."""
+    """What evaluate takes."""
 
     grouped_by: ClassVar[GroupedBy] = "model"
 
@@ -166,7 +166,7 @@ class EvaluateCommand(ReadingCommand, AlarmSettings):
 
 
 class ParseCommand(ReadingCommand):
-    """Parse only: which templates a log holds and which line is which."""
+    """What parse takes."""
 
     grouped_by: ClassVar[GroupedBy] = "nothing"
 
@@ -174,7 +174,7 @@ class ParseCommand(ReadingCommand):
 
 
 class CheckpointsCommand(Settings):
-    """List, inspect, verify, compare and prune checkpoints; list and info check sizes, verify reads every byte."""
+    """What checkpoints takes."""
 
     action: CliPositionalArg[Literal["list", "info", "verify", "diff", "prune"]]
     names: CliPositionalArg[list[str]] = setting(

@@ -37,7 +37,9 @@ class _Parser(argparse.ArgumentParser):
         raise ConfigError(f"{message} (all flags: {self.prog} --help)")
 
 
-def typed_values(settings: type[config.Settings], argv: Sequence[str], prog: str, examples: str) -> dict[str, Any]:
+def typed_values(
+    settings: type[config.Settings], argv: Sequence[str], prog: str, examples: str, summary: str = ""
+) -> dict[str, Any]:
     """The values that the command line and its `--config` file give, unchecked; raises ConfigError, exits on --help.
 
     Dashes in flag names are accepted for underscores.
@@ -45,7 +47,7 @@ def typed_values(settings: type[config.Settings], argv: Sequence[str], prog: str
     parser = _Parser(
         prog=prog,
         usage=f"{prog} [flags]",
-        description=settings.__doc__,
+        description=summary,
         epilog=f"examples:\n{examples}" if examples else None,
         allow_abbrev=False,
         formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, max_help_position=34, width=120),
@@ -61,7 +63,7 @@ def typed_values(settings: type[config.Settings], argv: Sequence[str], prog: str
             )
         return argparse.ArgumentParser.add_argument(cast(Any, groups[owner] if owner else target), *names, **keywords)
 
-    flags = type("Flags", (settings, BaseSettings), {"__doc__": settings.__doc__})
+    flags = type("Flags", (settings, BaseSettings), {"__doc__": summary})
     arguments = [_underscored(argument) for argument in argv]
     source = CliSettingsSource[Any](
         flags,

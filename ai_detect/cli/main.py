@@ -9,11 +9,13 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ai_detect import __version__, config
-from ai_detect.cli import command_settings
+from ai_detect import __version__
 from ai_detect.errors import AiDetectError, ConfigError, Interrupted
+
+if TYPE_CHECKING:
+    from ai_detect import config
 
 # Threads of OpenMP that wait for each other by spinning make training ten times slower beside any other busy process
 # (measured); it is read when torch loads its OpenMP, later than here.
@@ -22,23 +24,34 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 @dataclass(frozen=True)
 class Command:
-    """One subcommand: its settings, the module whose `run(values)` does it, and examples for --help."""
+    """One subcommand: its class in command_settings, what it does, the module whose `run(settings, typed)` does it, and
+    examples for --help.
+    """
 
-    settings: type[config.Settings]
+    settings_name: str
+    summary: str
     module: str
     examples: str
+
+    @property
+    def settings(self) -> type[config.Settings]:
+        """Its settings; imported when they are asked for, so that the overview of commands comes at once."""
+        settings: type[config.Settings] = getattr(_imported("ai_detect.cli.command_settings"), self.settings_name)
+        return settings
 
 
 COMMANDS: dict[str, Command] = {
     "train": Command(
-        command_settings.TrainCommand,
+        "TrainCommand",
+        "Train on a log: parse, learn what is normal, fit the detectors, save the model, score the evaluation file.",
         "ai_detect.cli.train_command",
         "  {prog} --train_file ./dataset/train.log --eval_file ./dataset/eval.log\n"
         "  {prog} --train_file hdfs.log --session_regex '(blk_-?\\d+)'\n"
         "  {prog} --train_file '/var/log/app/*.gz' --window_type time --window_seconds 60",
     ),
     "resume": Command(
-        command_settings.ResumeCommand,
+        "ResumeCommand",
+        "Go on from a checkpoint as if never stopped, then fit the detectors and score as train does.",
         "ai_detect.cli.resume_command",
         "  {prog} --train_file ./dataset/train.log --eval_file ./dataset/eval.log\n"
         "  {prog} --train_file ./dataset/train.log --use_best_checkpoint --num_epochs 10\n"
@@ -46,7 +59,8 @@ COMMANDS: dict[str, Command] = {
         "--detection_method knn",
     ),
     "detect": Command(
-        command_settings.DetectCommand,
+        "DetectCommand",
+        "Score a log with a trained model and report the anomalies, each with its lines and reasons.",
         "ai_detect.cli.detect_command",
         "  {prog} --log_file ./dataset/test.log\n"
         "  zcat app.log.gz | {prog} --log_file - --output_dir -\n"
@@ -54,16 +68,21 @@ COMMANDS: dict[str, Command] = {
         "  {prog} --log_file new.log --max_alerts_per_day 5",
     ),
     "evaluate": Command(
-        command_settings.EvaluateCommand,
+        "EvaluateCommand",
+        "Measure a model on a log, with labels (quality) or without (alarm rate and drift).",
         "ai_detect.cli.evaluate_command",
         "  {prog} --test_file ./dataset/test.log --label_file ./dataset/labels.csv --eval_all_methods\n"
         "  {prog} --test_file bgl.log --label_regex '^[^-]'",
     ),
     "parse": Command(
-        command_settings.ParseCommand, "ai_detect.cli.parse_command", "  {prog} --log_file app.log --output_dir out"
+        "ParseCommand",
+        "Parse only: which templates a log holds and which line is which.",
+        "ai_detect.cli.parse_command",
+        "  {prog} --log_file app.log --output_dir out",
     ),
     "checkpoints": Command(
-        command_settings.CheckpointsCommand,
+        "CheckpointsCommand",
+        "List, inspect, verify, compare and prune checkpoints; list and info check sizes, verify reads every byte.",
         "ai_detect.cli.checkpoints_command",
         "  {prog} list\n  {prog} verify --json\n  {prog} diff checkpoint-100 checkpoint-200\n  {prog} prune --dry_run",
     ),
@@ -72,7 +91,7 @@ COMMANDS: dict[str, Command] = {
 
 def _overview() -> str:
     width = max(map(len, COMMANDS))
-    lines = [f"  {name:<{width}}  {command.settings.__doc__}" for name, command in COMMANDS.items()]
+    lines = [f"  {name:<{width}}  {command.summary}" for name, command in COMMANDS.items()]
     return "\n".join(
         [
             "usage: ai-detect COMMAND [flags]",
@@ -116,14 +135,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(name: str, arguments: list[str]) -> int:
+    from ai_detect import config
+
     if name not in COMMANDS:
         raise ConfigError(f"{config.unknown_name(name, COMMANDS, 'command')} (all commands: ai-detect --help)")
     from ai_detect.cli import flags
 
     command = COMMANDS[name]
     prog = flags.program_name(name)
-    values = flags.typed_values(command.settings, arguments, prog, command.examples.format(prog=prog))
-    settings = config.build(command.settings, values, prog)
+    known = command.settings
+    values = flags.typed_values(known, arguments, prog, command.examples.format(prog=prog), command.summary)
+    settings = config.build(known, values, prog)
     _log_to_stderr(bool(getattr(settings, "quiet", False)))
     return int(_imported(command.module).run(settings, values))
 

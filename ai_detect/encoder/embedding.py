@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 from ai_detect.encoder.batches import BEGIN, CONTINUE, END, FIRST_EVENT, Piece, group_pieces, pieces_of
 from ai_detect.encoder.frozen import FrozenEncoder, TokenVectors
@@ -49,8 +51,7 @@ def encode_sessions(
     distinct = sequences.take(first)
     total = np.zeros((len(first), 2 * model.dim), np.float64)
     surprise = np.zeros(len(distinct.event_id), np.float32)
-    # threads cut products up where they like, which changes how they round; what overflows is noticed by the caller
-    with threadpool_limits(1, "blas"), np.errstate(all="ignore"):
+    with _alone():
         table = model.token_vectors(words)
         for call in _calls(model, distinct, on_progress, counts):
             states, vectors = model.states(call.tokens, table)
@@ -69,7 +70,7 @@ def encode_sessions(
 
 def event_vectors(model: FrozenEncoder, words: Int32Array) -> Float32Array:
     """What the words of each event mean to the model, (n, max_words) to (n, dim) float32."""
-    with threadpool_limits(1, "blas"), np.errstate(all="ignore"):
+    with _alone():
         return model.word_part(words)
 
 
@@ -78,12 +79,27 @@ def expected_events(model: FrozenEncoder, ids: Int32Array, position: int, k: int
     before = ids[max(0, position - model.max_events) : position]
     lead = BEGIN if len(before) == position else CONTINUE
     known = np.minimum(before.astype(np.int64), model.n_events)  # all unseen events as one, without words
-    with threadpool_limits(1, "blas"), np.errstate(all="ignore"):
+    with _alone():
         states, _ = model.states(np.concatenate([[lead], known + FIRST_EVENT])[None], model.known_vectors)
         logits = model.next_logits(model.predict(states[:, -1:]), model.known_vectors)[0, 0]
         p = np.exp(logits - _log_sum(logits))[: model.n_events]
     best = np.argsort(-p, kind="stable")[:k]
     return [(event, float(p[event])) for event in best.tolist()]
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """One thread, as threads cut products up where they like, which changes how they round; what overflows is noticed
+    by whoever uses the results.
+    """
+    with _controller().limit(limits=1, user_api="blas"), np.errstate(all="ignore"):
+        yield
+
+
+@cache
+def _controller() -> ThreadpoolController:
+    """What sets the threads of numpy's BLAS; looking for it takes milliseconds."""
+    return ThreadpoolController()
 
 
 def _calls(

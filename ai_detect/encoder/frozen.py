@@ -46,10 +46,15 @@ class FrozenEncoder:
     """A trained `SessionEncoder`; `words` is the word matrix of the known templates, `weights` those of its state."""
 
     def __init__(self, settings: EncoderSettings, words: Int32Array, weights: Mapping[str, Float32Array]) -> None:
-        """Raise ValueError where the weights are not those of such an encoder or not finite."""
         self.settings, self.words, self.weights = settings, words, dict(weights)
         self.dim, self.max_events, self.n_events = settings.dim, settings.max_events, len(words)
-        shapes = weight_shapes(settings, self.n_events)
+
+    @classmethod
+    def from_state(
+        cls, settings: EncoderSettings, words: Int32Array, weights: Mapping[str, np.ndarray]
+    ) -> FrozenEncoder:
+        """The encoder that was saved; raises ValueError where the weights are not those of one or not finite."""
+        shapes = weight_shapes(settings, len(words))
         if missing := sorted(shapes.keys() - weights.keys()):
             raise ValueError(f"the settings ask for weights that are not there: {', '.join(missing[:5])}")
         if unknown := sorted(weights.keys() - shapes.keys()):
@@ -58,6 +63,7 @@ class FrozenEncoder:
             if weights[name].shape != shape:
                 raise ValueError(f"{name} has shape {weights[name].shape}, its settings ask for {shape}")
             check_array(name, weights[name], np.float32, shape)
+        return cls(settings, words, weights)
 
     def word_part(self, words: Int32Array) -> Float32Array:
         """What a template's words mean, (n, max_words) int32 to (n, dim)."""

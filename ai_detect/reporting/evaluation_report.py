@@ -13,7 +13,7 @@ from ai_detect.reporting import plots
 from ai_detect.reporting.findings import session_spans
 from ai_detect.reporting.methods import method_rows, named_figures
 from ai_detect.reporting.notes import calibration_limit, threshold_origin
-from ai_detect.reporting.page import FigurePair, both, render
+from ai_detect.reporting.page import WIDE, FigurePair, both, render
 from ai_detect.reporting.report import ScoredLog, log_parts
 from ai_detect.tables import Float32Array, Int8Array
 
@@ -43,7 +43,7 @@ def _figures(
     evaluation: Mapping[str, Any], log: ScoredLog, labels: Int8Array | None, embedding: Float32Array | None
 ) -> Iterator[tuple[str, FigurePair]]:
     """Titles and drawings of what there is to draw."""
-    half = plots.WIDE / 2
+    half = WIDE / 2
     compared, own = named_figures(evaluation), str(evaluation.get("method", ""))
     rows = method_rows(evaluation)
     if any(row.curve for row in rows):

@@ -13,7 +13,6 @@ from typing import Any
 import jinja2
 from markupsafe import Markup, escape
 
-from ai_detect.reporting import plots
 from ai_detect.reporting.wording import duration, p_text, percent, readable_time, visible
 
 KIND_NAMES = {
@@ -26,9 +25,9 @@ KIND_NAMES = {
     "length": "length",
     "value": "odd value",
 }
-#: A figure for a desktop page and the same for a phone.
+#: A figure for a desktop page and the same for a phone; a page holds both and shows one. Their widths in inches.
 FigurePair = tuple[Markup, Markup]
-
+WIDE, NARROW = 10.4, 4.2
 
 _TEMPLATES = Path(__file__).parent / "templates"
 
@@ -85,6 +84,6 @@ def render(template: str, **values: Any) -> str:
     return _environment().get_template(template).render(**values)
 
 
-def both(draw: Callable[[float], str], wide: float = plots.WIDE) -> FigurePair:
+def both(draw: Callable[[float], str], wide: float = WIDE) -> FigurePair:
     """The same figure for a desktop page and for a phone."""
-    return Markup(draw(wide)), Markup(draw(plots.NARROW))
+    return Markup(draw(wide)), Markup(draw(NARROW))

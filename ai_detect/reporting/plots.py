@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from ai_detect.reporting.methods import MethodRow
+from ai_detect.reporting.page import NARROW, WIDE
 from ai_detect.tables import NO_TIME, BoolArray, Float32Array, Float64Array, Int8Array, Int64Array
 
 #: Colours that the drawing uses and the page's variables that take their place.
@@ -30,8 +31,6 @@ _VARIABLES = {
     SOFT: "--soft",
     **{colour: f"--series-{number}" for number, colour in enumerate(SERIES[2:], start=3)},
 }
-#: Inches of a figure on a desktop page and on a phone; a page holds both and shows one.
-WIDE, NARROW = 10.4, 4.2
 MAX_MARKS = 200
 #: Room for the words over a line.
 LABEL_INCHES = 1.25

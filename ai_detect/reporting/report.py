@@ -10,12 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from ai_detect.reporting import plots
 from ai_detect.reporting.excerpt import make_excerpt, rows_of_excerpts
 from ai_detect.reporting.explain import Explanation, NearestNormal
 from ai_detect.reporting.findings import SEVERITY_NAMES, RawLines, rows_of_reasons, session_spans
 from ai_detect.reporting.notes import calibration_limit, threshold_origin
-from ai_detect.reporting.page import both, render
+from ai_detect.reporting.page import WIDE, both, render
 from ai_detect.reporting.wording import duration
 from ai_detect.tables import (
     NO_TIME,
@@ -73,6 +72,8 @@ def detection_report(
     resume_steps: Sequence[int] = (),
 ) -> str:
     """The page of detect; `history` holds rows {step, train_loss, val_loss, learning_rate} of the training run."""
+    from ai_detect.reporting import plots  # matplotlib takes a third of a second, which only pages need
+
     return render(
         "detection.html.j2",
         **log_parts(log, top_k, None),
@@ -82,6 +83,8 @@ def detection_report(
 
 def log_parts(log: ScoredLog, top_k: int, labels: Int8Array | None) -> dict[str, Any]:
     """What both pages show of a scored log."""
+    from ai_detect.reporting import plots
+
     groups = alike_anomalies(log.explanations)
     finding_of = dict(zip(log.explanations, log.findings, strict=True))
     cards = [_card(log, number, group, finding_of, labels) for number, group in enumerate(groups[:top_k], start=1)]
@@ -100,9 +103,7 @@ def log_parts(log: ScoredLog, top_k: int, labels: Int8Array | None) -> dict[str,
         "timeline": both(
             lambda width: plots.score_timeline(scores.score, scores.is_anomaly, when, scores.threshold, numbers, width)
         ),
-        "distribution": both(
-            lambda width: plots.score_distribution(scores.score, scores.threshold, width), plots.WIDE / 2
-        ),
+        "distribution": both(lambda width: plots.score_distribution(scores.score, scores.threshold, width), WIDE / 2),
         "templates": [
             {
                 "template": log.events.templates[event],

@@ -116,10 +116,10 @@ def test_weights_that_do_not_fit_are_refused(model: FrozenEncoder) -> None:
         {"more": weights["event_bias"]},
     ):
         with pytest.raises(ValueError, match=r"event_bias|more"):
-            FrozenEncoder(SETTINGS, model.words, {**weights, **change})
+            FrozenEncoder.from_state(SETTINGS, model.words, {**weights, **change})
     for name in weights:
         with pytest.raises(ValueError, match=name):
-            FrozenEncoder(SETTINGS, model.words, {n: array for n, array in weights.items() if n != name})
+            FrozenEncoder.from_state(SETTINGS, model.words, {n: array for n, array in weights.items() if n != name})
 
 
 def test_a_frozen_encoder_stays_as_it_was(trained: SessionEncoder) -> None:
