@@ -5,6 +5,9 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
+# The tests of a file share what was trained for them.
+TWO_AT_A_TIME := --numprocesses 2 --dist loadfile
+
 .PHONY: demo test lint unit capture benchmark clean
 
 $(STAMP): pyproject.toml constraints.txt
@@ -18,7 +21,7 @@ demo: $(STAMP)
 	$(BIN)/python tests/demo.py
 
 test: lint $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(TWO_AT_A_TIME)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -27,7 +30,7 @@ lint: $(STAMP)
 	$(BIN)/lint-imports
 
 unit: $(STAMP)
-	$(BIN)/python -m pytest -m 'not slow'
+	$(BIN)/python -m pytest -m 'not slow' $(TWO_AT_A_TIME)
 
 capture: $(STAMP)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[capture]'

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+# Read when torch is imported: models this small gain nothing from a second thread, which here runs other tests.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 from support import SHOP_SESSION, Result, Run, Shop, shop_log
 
 from ai_detect.cli.main import main
@@ -23,8 +28,9 @@ def logging_as_found() -> Iterator[None]:
 
 
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run a subcommand in this process."""
+def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run a subcommand in this process, in a folder of its own: what has a default place is written there."""
+    monkeypatch.chdir(tmp_path)
 
     def call(*arguments: str | Path) -> Result:
         code = main([str(argument) for argument in arguments])
@@ -32,6 +38,12 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
         return Result(code, captured.out, captured.err)
 
     return call
+
+
+@pytest.fixture
+def without_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The page of the report is left empty: drawing it is half of the time of a small run."""
+    monkeypatch.setattr("ai_detect.cli.results.detection_report", lambda *given, **options: "")
 
 
 @pytest.fixture(scope="session")

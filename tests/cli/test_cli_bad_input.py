@@ -146,6 +146,7 @@ def _newest(folder: Path) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("damage", ["truncate", "flip", "delete", "foreign"])
+@pytest.mark.usefixtures("without_page")
 def test_a_broken_newest_checkpoint_is_named_and_passed_over(run: Run, shop: Shop, tmp_path: Path, damage: str) -> None:
     folder = _copy(shop, tmp_path)
     newest = _newest(folder)
@@ -200,6 +201,7 @@ def test_another_training_log_is_refused_with_both_fingerprints(run: Run, shop: 
     one_line(result.err, "grown.log", "train.log", "it grew by", "sha256")
 
 
+@pytest.mark.usefixtures("without_page")
 def test_the_same_log_elsewhere_is_the_same_log(run: Run, shop: Shop, tmp_path: Path) -> None:
     folder = _copy(shop, tmp_path)
     moved = shutil.copy(shop.train, tmp_path / "moved.log")
@@ -310,6 +312,7 @@ def test_a_folder_that_cannot_be_written_is_named_before_training(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("without_page")
 def test_overwrite_costs_nothing_until_the_new_run_has_a_checkpoint(run: Run, shop: Shop, tmp_path: Path) -> None:
     folder = _copy(shop, tmp_path)
     before = sorted(path.name for path in folder.iterdir())
@@ -324,6 +327,7 @@ def test_overwrite_costs_nothing_until_the_new_run_has_a_checkpoint(run: Run, sh
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("without_page")
 def test_the_evaluation_log_of_the_run_is_used_again(run: Run, shop: Shop, tmp_path: Path) -> None:
     flags = ["--session_regex", SHOP_SESSION]
     assert train(run, shop.train, tmp_path, "--eval_file", shop.test, *flags).code == 0
@@ -337,6 +341,7 @@ def test_the_evaluation_log_of_the_run_is_used_again(run: Run, shop: Shop, tmp_p
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("without_page")
 def test_a_checkpoint_of_another_run_does_not_mix_into_a_folder(run: Run, shop: Shop, tmp_path: Path) -> None:
     assert train(run, shop.train, tmp_path, "--session_regex", SHOP_SESSION).code == 0
     path = _newest(shop.checkpoints)
@@ -346,6 +351,7 @@ def test_a_checkpoint_of_another_run_does_not_mix_into_a_folder(run: Run, shop: 
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("without_page")
 def test_a_finished_run_goes_on_into_another_model_folder(run: Run, shop: Shop, tmp_path: Path) -> None:
     folder = _copy(shop, tmp_path)
     flags = ["--model_dir", tmp_path / "new", "--not_use_contrastive", "--not_use_augmentation"]
@@ -358,6 +364,7 @@ def test_a_finished_run_goes_on_into_another_model_folder(run: Run, shop: Shop, 
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("without_page")
 def test_windows_are_not_scored_as_sessions(run: Run, shop: Shop, tmp_path: Path) -> None:
     assert train(run, shop.train, tmp_path, "--window_size", "20").code == 0
     result = run("detect", "--log_file", shop.test, "--model_dir", tmp_path / "c", "--session_regex", SHOP_SESSION)

@@ -81,6 +81,7 @@ def test_scores_csv_holds_every_session_in_input_order(run: Run, shop: Shop, tmp
     assert len(flagged) == summary["n_anomalies"]
 
 
+@pytest.mark.usefixtures("without_page")
 def test_a_score_belongs_to_its_session_alone(run: Run, shop: Shop, tmp_path: Path) -> None:
     """Alone, in another order, among others: the same bytes."""
     assert detect(run, shop, tmp_path / "all").code == 0
@@ -120,6 +121,7 @@ def test_json_lines_on_standard_output_and_nothing_else(run: Run, shop: Shop) ->
     assert [json.loads(line)["schema_version"] for line in result.out.splitlines()]
 
 
+@pytest.mark.usefixtures("without_page")
 def test_fail_on_anomaly(run: Run, shop: Shop, tmp_path: Path) -> None:
     assert detect(run, shop, tmp_path, "--fail_on_anomaly").code == 3
     quiet = tmp_path / "quiet.log"
@@ -131,12 +133,14 @@ def test_fail_on_anomaly(run: Run, shop: Shop, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("method", ["knn", "cluster", "lof", "iforest", "reconstruction", "ensemble"])
+@pytest.mark.usefixtures("without_page")
 def test_every_method_finds_the_planted_faults(run: Run, shop: Shop, tmp_path: Path, method: str) -> None:
     assert detect(run, shop, tmp_path, "--detection_method", method).code == 0
     rows = sorted(table(tmp_path / "scores.csv"), key=lambda row: -float(row["score"]))
     assert {row["session"] for row in rows[:3]} == {f"request-{number:05}" for number in (17, 58, 91)}
 
 
+@pytest.mark.usefixtures("without_page")
 def test_the_threshold_can_be_set(run: Run, shop: Shop, tmp_path: Path) -> None:
     def alarms(*flags: str) -> int:
         assert detect(run, shop, tmp_path, *flags).code == 0
@@ -322,6 +326,7 @@ def test_windows_need_no_session_key(run: Run, shop: Shop, tmp_path: Path) -> No
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("without_page")
 def test_training_without_contrast_and_augmentation(run: Run, shop: Shop, tmp_path: Path) -> None:
     flags = ["--not_use_contrastive", "--not_use_augmentation", "--session_regex", SHOP_SESSION, "--num_epochs", "1"]
     folders = ["--checkpoint_dir", tmp_path / "c", "--output_dir", tmp_path / "o"]

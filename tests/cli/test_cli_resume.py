@@ -12,6 +12,7 @@ FLAGS = ["--session_regex", SHOP_SESSION, "--batch_size", "16", "--save_strategy
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("without_page")
 def test_new_detectors_for_a_finished_run_train_nothing(run: Run, tmp_path: Path) -> None:
     """`resume_train.py ... --use_best_checkpoint --detection_method knn`, settings taken from the checkpoint."""
     for name, n, seed in (("train", 120, 1), ("eval", 40, 2)):

@@ -218,3 +218,15 @@ def test_sessions_of_a_frequent_kind_share_one_p_value_whichever_fold_they_were_
     for method in METHODS:
         held_out = made.methods[method].held_out
         assert all(len(np.unique(held_out[which == kind])) == 1 for kind in range(len(kinds))), method
+
+
+def test_a_few_sessions_that_are_far_out_do_not_blunt_what_a_component_says_of_a_further_one() -> None:
+    """By its rank among 200 sessions of which four lie as far out, no session would be less usual than one in 40."""
+    sessions = normal_log(200)
+    far = ([0, *[1] * 30, 2, 3, 4], [0, 1, *[2] * 30, 3, 4], [0, 1, 2, *[3] * 30, 4], [0, 1, 2, 3, 4] * 4)
+    for position, session in zip((20, 70, 120, 170), far, strict=True):
+        sessions[position] = session
+    bank = fit(sessions)
+    assert not bank.suspected.any()
+    table = bank.scores(evidence_of([[0, 1, 2, *[1, 2] * 20, 3, 4]]), event_vectors())
+    assert -np.log(table.p_values["tails:order"][0]) > 1.5 * np.log(201)

@@ -179,6 +179,7 @@ def test_fdr_asks_for_more_where_a_log_holds_less(bank: DetectorBank) -> None:
     assert many.threshold > few.threshold
 
 
+@pytest.mark.slow
 def test_what_was_asked_at_training_is_the_models_own() -> None:
     for name, value in ALARMS.items():
         settings = DetectionSettings.model_validate({name: value})
@@ -233,6 +234,7 @@ def exchangeable(n: int, rng: np.random.Generator) -> SessionEvidence:
     return SessionEvidence(SequenceTable(offsets, events, gaps), embedding, surprise, events == N_KNOWN - 1, odd)
 
 
+@pytest.mark.slow
 def test_the_false_alarm_rate_holds_on_fresh_sessions() -> None:
     """All that a detector knows is a few hundred sessions; it must not judge others by how well it knows these."""
     rng, n_train, n_fresh, asked, rounds = np.random.default_rng(5), 400, 1000, 0.05, 4
@@ -319,6 +321,7 @@ def test_a_dirty_training_log_is_told_with_the_sessions_in_question(
     assert not (tmp_path / "new" / "training_suspects.csv").exists()
 
 
+@pytest.mark.usefixtures("without_page")
 def test_a_clean_training_log_is_not_called_dirty(run: Run, shop: Shop, tmp_path: Path) -> None:
     stale = tmp_path / "out" / "training_suspects.csv"
     stale.parent.mkdir()
@@ -376,6 +379,7 @@ def test_what_was_asked_for_and_what_it_rests_on_is_said(
         ((), False),
     ],
 )
+@pytest.mark.usefixtures("without_page")
 def test_a_rate_that_so_few_sessions_cannot_show_is_warned_of(
     run: Run, shop: Shop, tmp_path: Path, flags: tuple[str, ...], is_warned: bool
 ) -> None:
@@ -384,6 +388,7 @@ def test_a_rate_that_so_few_sessions_cannot_show_is_warned_of(
     assert any("extrapolated" in note for note in summary["notes"]) == is_warned
 
 
+@pytest.mark.usefixtures("without_page")
 def test_a_log_from_standard_input_is_judged_by_what_was_asked_for(
     run: Run, shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,14 +16,16 @@ sys.path[:0] = [str(FOLDER), str(FOLDER.parent / "training")]  # for kill_points
 
 from kill_points import Chain, Trained, killed_chain  # noqa: E402
 
+from ai_detect.training import trainer  # noqa: E402
 from ai_detect.training.encoder_task import EncoderTask  # noqa: E402
 
 
 @pytest.fixture(autouse=True, scope="module")
-def no_fsync() -> Iterator[None]:
-    """No test can see what a power failure would; waiting for the disk is most of the time of a small save."""
+def no_waiting_for_the_disk() -> Iterator[None]:
+    """No test can see what a power failure would, and no full disk here gets room again: waits are most of the time."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda descriptor: None)
+        patch.setattr(trainer, "FINAL_WAITS_S", (0.0, 0.0))
         yield
 
 

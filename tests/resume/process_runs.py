@@ -7,11 +7,13 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from forked import Forked, Process
 from support import ROOT, SHOP_SESSION, shop_log
 
 SABOTEUR = Path(__file__).with_name("saboteur.py")
@@ -50,21 +52,29 @@ class Job:
         begun = any(self.folder.glob("checkpoint-*/manifest.json"))
         return ["resume", *files, *folders, *more] if begun else ["train", *files, *folders, *self.flags, *more]
 
-    def process(self, point: str = "never", number: int = 0, *more: str, n: int = 1) -> subprocess.Popen[str]:
-        """Start it, with a signal to itself at a point, or on n processes."""
-        command = [sys.executable, str(SABOTEUR), point, str(int(number)), *self.arguments(*more)]
-        if n > 1:
-            launcher = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={n}", "--standalone"]
-            arguments = self.arguments(*more)
-            script = {"train": "train.py", "resume": "resume_train.py"}[arguments[0]]
-            command = [*launcher, str(ROOT / "ai_detect" / script), *arguments[1:]]
+    def process(self, point: str = "never", number: int = 0, *more: str, stderr: Path | None = None) -> Forked:
+        """Start it, with a signal to itself at a point."""
+        return Forked(SABOTEUR, point, str(int(number)), *self.arguments(*more), stderr=stderr)
+
+    def run(self, point: str = "never", number: int = 0, *more: str) -> tuple[int, str]:
+        """Exit code and standard error of the process."""
+        with tempfile.NamedTemporaryFile() as stderr:
+            code = self.process(point, number, *more, stderr=Path(stderr.name)).wait(TIMEOUT_S)
+            return code, stderr.read().decode()
+
+    def processes(self, n: int) -> subprocess.Popen[str]:
+        """Start it on n processes."""
+        name, *arguments = self.arguments()
+        script = {"train": "train.py", "resume": "resume_train.py"}[name]
+        launcher = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={n}", "--standalone"]
+        command = [*launcher, str(ROOT / "ai_detect" / script), *arguments]
         return subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
-    def run(self, point: str = "never", number: int = 0, *more: str, n: int = 1) -> tuple[int, str]:
-        """Exit code and standard error of the process."""
-        process = self.process(point, number, *more, n=n)
-        err = process.communicate(timeout=TIMEOUT_S)[1]
-        return process.returncode, err
+    def run_on(self, n: int) -> tuple[int, str]:
+        """Exit code and standard error of n processes' launcher."""
+        launcher = self.processes(n)
+        err = launcher.communicate(timeout=TIMEOUT_S)[1]
+        return launcher.returncode, err
 
     def step(self) -> int:
         """The last step in metrics.jsonl, 0 before the first."""
@@ -87,7 +97,7 @@ class Job:
         return state
 
 
-def wait_until(process: subprocess.Popen[str], reached: Callable[[], bool], after_s: float = 0.0) -> bool:
+def wait_until(process: Process, reached: Callable[[], bool], after_s: float = 0.0) -> bool:
     """Wait for something that the process does; False where it ended before."""
     deadline = time.monotonic() + TIMEOUT_S
     while process.poll() is None and time.monotonic() < deadline:

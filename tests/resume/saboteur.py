@@ -1,6 +1,7 @@
 """The real command line, with a signal sent to itself at one chosen point: what a kill at that instant does.
 
-saboteur.py POINT SIGNAL train|resume ...: the point is KIND:K, the K-th call of one of the functions in POINTS.
+saboteur.py POINT SIGNAL train|resume ...: the point is KIND:K, the K-th call of one of the functions in POINTS. The
+page of the report is left out: drawing it is half of the time of a small run, and no test of a kill looks at it.
 """
 
 from __future__ import annotations
@@ -52,8 +53,10 @@ def sabotage(point: str, number: int) -> None:
 
 
 if __name__ == "__main__":
+    from ai_detect.cli import results
     from ai_detect.cli.main import main
 
+    results.detection_report = lambda *given, **options: ""
     if sys.argv[1] != "never":
         sabotage(sys.argv[1], int(sys.argv[2]))
     sys.exit(main(sys.argv[3:]))

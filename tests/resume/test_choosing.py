@@ -15,7 +15,7 @@ from ai_detect.cli import verify_command
 from ai_detect.training.checkpoint_store import best_checkpoint, scan_checkpoints
 from resume.process_runs import Job, ending
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("without_page")]
 
 FLAGS = ("--batch_size", "16", "--num_epochs", "4", "--save_strategy", "steps", "--save_steps", "4", "--patience", "50")
 
@@ -164,11 +164,17 @@ class TestVerify:
     def test_a_difference_is_told_and_kept(self, run: Run, job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
         results = verify_command._results
 
+        def finished(run: Path, *given: object, **options: object) -> bool:
+            for name in ("model", "output"):  # what the processes of the test above leave
+                shutil.copytree(job.folder / name, run / name, dirs_exist_ok=True)
+            return True
+
         def differing(folder: Path) -> dict[str, str]:
             found = results(folder)
             return {**found, "metrics.jsonl": "0"} if folder.name == "killed" else found
 
         monkeypatch.setattr(verify_command, "_results", differing)
+        monkeypatch.setattr(verify_command, "_run", finished)
         result = resume(run, job, "--verify", "--steps", "24")
         assert result.code == 1
         assert re.search(r"DIFFERENT +metrics.jsonl", result.out)

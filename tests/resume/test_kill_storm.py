@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from ai_detect.training.checkpoint_store import scan_checkpoints
-from resume.process_runs import Job, ending, wait_until
+from resume.process_runs import TIMEOUT_S, Job, ending, wait_until
 
 FLAGS = ("--batch_size", "8", "--num_epochs", "12", "--save_strategy", "steps", "--save_steps", "7", "--patience", "40")
 N_STEPS = 300  # of 200 sessions in 12 epochs
@@ -77,9 +77,7 @@ def test_kill_storm(tmp_path: Path, device: str) -> None:
             reached = partial(is_past, job, until)
             assert wait_until(process, reached, draw.random() * 0.02), (seed, until)
             process.kill()
-            assert process.wait() == -signal.SIGKILL
-            assert process.stderr is not None
-            process.stderr.close()
+            assert process.wait(TIMEOUT_S) == -signal.SIGKILL
         n_killed += 1
         if number in DAMAGES:
             assert len(scan_checkpoints(job.folder, verify=True)[0]) > 1, seed

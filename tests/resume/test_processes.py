@@ -64,7 +64,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Job:
 @pytest.fixture(scope="module")
 def on_two(alone: Job, tmp_path_factory: pytest.TempPathFactory) -> Job:
     job = alone.at(tmp_path_factory.mktemp("two") / "run")
-    code, err = job.run(n=2)
+    code, err = job.run_on(2)
     assert code == 0, err
     return job
 
@@ -73,7 +73,7 @@ def on_two(alone: Job, tmp_path_factory: pytest.TempPathFactory) -> Job:
 def test_r27_two_and_four_processes_train_as_one(alone: Job, on_two: Job, tmp_path: Path) -> None:
     assert_same_training(on_two, alone)
     on_four = alone.at(tmp_path / "run")
-    code, err = on_four.run(n=4)
+    code, err = on_four.run_on(4)
     assert code == 0, err
     assert_same_training(on_four, alone)
     # One process wrote: every file once, nothing of the others beside it.
@@ -90,7 +90,7 @@ def alone_saves(job: Job) -> int:
 @pytest.mark.slow
 def test_r27_stopped_on_two_resumed_on_one_and_on_four(alone: Job, tmp_path: Path) -> None:
     job = alone.at(tmp_path / "run")
-    stopped = job.process(n=2)
+    stopped = job.processes(2)
     assert wait_until(stopped, lambda: job.step() >= 7)
     begun = time.monotonic()
     stopped.send_signal(signal.SIGTERM)
@@ -103,7 +103,7 @@ def test_r27_stopped_on_two_resumed_on_one_and_on_four(alone: Job, tmp_path: Pat
     code, err = job.run("never", 0, "--total_steps", str(min(31, stopped_at + 7)))
     assert code == 0, err
     assert "processes" in err  # the table of what differs
-    code, err = job.run(n=4)
+    code, err = job.run_on(4)
     assert code == 0, err
     assert_same_training(job, alone)
 
@@ -112,7 +112,7 @@ def test_r27_stopped_on_two_resumed_on_one_and_on_four(alone: Job, tmp_path: Pat
 def test_r27_killed_and_resumed_on_two_gives_the_bytes_of_two(on_two: Job, tmp_path: Path) -> None:
     job = on_two.at(tmp_path / "run")
     for step, rank in ((8, 1), (17, 0)):
-        process = job.process(n=2)
+        process = job.processes(2)
         assert wait_until(process, lambda step=step: job.step() >= step)
         begun = time.monotonic()
         os.kill(workers(process)[rank], signal.SIGKILL)
@@ -121,7 +121,7 @@ def test_r27_killed_and_resumed_on_two_gives_the_bytes_of_two(on_two: Job, tmp_p
         assert process.returncode != 0 and time.monotonic() - begun < SOON_S
         assert "another process of this run has ended" in err and "resume" in err
         assert not workers(process)
-    code, err = job.run(n=2)
+    code, err = job.run_on(2)
     assert code == 0, err
     assert ending(job) == ending(on_two)
 
@@ -129,7 +129,7 @@ def test_r27_killed_and_resumed_on_two_gives_the_bytes_of_two(on_two: Job, tmp_p
 @pytest.mark.slow
 def test_r27_a_batch_that_cannot_be_shared_is_refused(alone: Job, tmp_path: Path) -> None:
     job = Job(alone.train_log, alone.eval_log, (*alone.flags, "--batch_size", "15"), tmp_path / "run")
-    code, err = job.run(n=2)
+    code, err = job.run_on(2)
     assert code != 0
     assert "--batch_size 15 cannot be shared evenly by 2 processes" in err
     assert not list(tmp_path.rglob("checkpoint-*"))
@@ -165,9 +165,10 @@ def test_r14_a_first_process_that_cannot_save_ends_all(alone: Job, tmp_path: Pat
     program = (
         "import errno, sys; sys.path[0] = sys.argv.pop(1)\n"
         "from ai_detect.cli.main import main\n"
-        "from ai_detect.training import checkpoint\n"
+        "from ai_detect.training import checkpoint, trainer\n"
         "def full(*given):\n    raise OSError(errno.ENOSPC, 'No space left on device')\n"
         "checkpoint._write_durable = full\n"
+        "trainer.FINAL_WAITS_S = (0.0, 0.0)\n"
         "sys.exit(main(sys.argv[1:]))\n"
     )
     script.write_text(program)
@@ -185,7 +186,7 @@ def test_r14_a_first_process_that_cannot_save_ends_all(alone: Job, tmp_path: Pat
 def test_bf16_and_accumulation_on_two_processes(alone: Job, tmp_path: Path) -> None:
     flags = (*alone.flags, "--batch_size", "8", "--gradient_accumulation", "2", "--precision", "bf16")
     job = Job(alone.train_log, alone.eval_log, flags, tmp_path / "run")
-    code, err = job.run(n=2)
+    code, err = job.run_on(2)
     assert code == 0, err
     exact, rough = losses(alone), losses(job)
     assert {step: epoch for step, (epoch, _) in rough.items()} == {step: epoch for step, (epoch, _) in exact.items()}

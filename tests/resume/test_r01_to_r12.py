@@ -36,7 +36,7 @@ from kill_points import (
     toy_run,
     weights,
 )
-from support import ROOT
+from support import ROOT, SHOP_SESSION, shop_log
 from training_toy import CONFIG, TEMPLATES, ToyTask, go_on, settings, start
 from worker_batches import built, sessions
 
@@ -239,6 +239,42 @@ def test_r05_over_any_schedule_of_kills(tmp_path: Path, toy_straight: ToyRun, dr
     assert len(run.seen) > 2  # how many points are reached depends on how fast the other thread saves
     assert run.effective == toy_straight.seen[0]
     assert weights(newest(run.folder)) == weights(newest(toy_straight.folder))
+
+
+@pytest.mark.slow
+def test_r05_a_dirty_log_killed_and_resumed_is_learned_from_as_the_straight_run_learns(
+    logs: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So many sessions of the log are suspected that the encoder does not learn from them; in no process it does."""
+    log, learned = tmp_path / "dirty.log", list[set[int]]()
+    suspects = (5, 23, 40)
+    text = shop_log(50, seed=1, faulty=suspects)
+    log.write_text(
+        re.sub(r"^(.*\) )disk failure .*\n", r"\g<0>\1controller was reset\n\1write cache dropped\n", text, flags=re.M)
+    )
+    build = encoder_task.make_batch
+
+    def noting(table: SequenceTable, indices: Any, *given: Any, **options: Any) -> EncodedBatch:
+        if len(table) == 50:  # not the validation log
+            learned[-1].update(indices.tolist())
+        return build(table, indices, *given, **options)
+
+    monkeypatch.setattr(encoder_task, "make_batch", noting)
+    flags = ["--session_regex", SHOP_SESSION, "--num_epochs", "3", "--batch_size", "10", "--not_early_stopping"]
+    flags += ["--save_strategy", "steps", "--save_steps", "3"]
+    straight, killed = (Trained(log, logs[1], tmp_path / name) for name in ("straight", "killed"))
+    for run, points in ((straight, ["fit"]), (killed, ["step:5", "step:6", "fit"])):
+        for point in points:
+            learned.append(set())
+            with killed_at(point, EncoderTask):
+                run.run("resume") if steps(run.folder) else run.run("train", *flags)
+    assert learned[0] == set(range(50)) - set(suspects)
+    assert all(of and not of & set(suspects) for of in learned)
+    assert len(state_of(killed.checkpoint(15))["lineage"]) == 3
+    for step in steps(straight.folder):
+        assert weights(killed.checkpoint(step)) == weights(straight.checkpoint(step))
+        assert history(killed.checkpoint(step)) == history(straight.checkpoint(step))
+    assert metrics(killed.folder) == metrics(straight.folder)
 
 
 @pytest.mark.slow
