@@ -10,15 +10,14 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from ai_detect.detectors.calibration import TailCalibration
+from ai_detect.detectors.clusters import ClusterDetector
 from ai_detect.detectors.forest import ForestDetector
 from ai_detect.detectors.nearest import MassDetector, NearestDetector
-from ai_detect.detectors.reference import MIN_ROWS, Reference, frequent_rows
-from ai_detect.tables import Float32Array, Float64Array, Int64Array
+from ai_detect.detectors.reference import MIN_ROWS, Reference
+from ai_detect.tables import Float32Array, Float64Array
 
-_N_CLUSTERS = 8
 #: Numbers in a reference from which threads are worth their start.
 _LARGE = 200_000
 
@@ -36,12 +35,10 @@ class Detector(Protocol):
 
 
 class PyodDetector:
-    """A PyOD detector that is made when the reference is known; with `by_frequency` it sees frequent rows repeated."""
+    """A PyOD detector that is made when the reference is known."""
 
-    def __init__(self, make: Callable[[Float64Array, int], Any], seed: int, *, by_frequency: bool = False) -> None:
+    def __init__(self, make: Callable[[Float64Array], Any]) -> None:
         self._make = make
-        self._seed = seed
-        self._by_frequency = by_frequency
         self._model: Any = None
 
     def fit(self, reference: Reference) -> None:
@@ -50,8 +47,8 @@ class PyodDetector:
             self._model = NearestDetector()
             self._model.fit(reference)
             return
-        rows = frequent_rows(reference) if self._by_frequency else reference.rows.astype(np.float64)
-        self._model = self._make(rows, self._seed)
+        rows = reference.rows.astype(np.float64)
+        self._model = self._make(rows)
         self._model.fit(rows)
 
     def decision_function(self, rows: Float32Array) -> Float64Array:
@@ -91,56 +88,25 @@ class TailDetector:
         return np.maximum(right, left)
 
 
-class NearestCentre:
-    """K-means for PyOD's CBLOF that assigns by exact distances: scikit-learn's products round with the batch."""
-
-    def __init__(self, rows: Float64Array, seed: int) -> None:
-        from sklearn.cluster import KMeans
-
-        with threadpool_limits(1):  # sums over threads come in any order
-            self.cluster_centers_ = KMeans(_N_CLUSTERS, n_init=1, random_state=seed).fit(rows).cluster_centers_
-        self.cluster_centers_ = self.cluster_centers_[np.unique(self.predict(rows))]
-
-    def fit(self, X: Float64Array, y: None = None) -> None:
-        """Assign rows; the centres are there."""
-        self.labels_ = self.predict(X)
-
-    def predict(self, X: Float64Array) -> Int64Array:
-        """The nearest centre of each row."""
-        from scipy.spatial.distance import cdist
-
-        return np.asarray(cdist(X, self.cluster_centers_).argmin(axis=1))
-
-
 def _n_jobs(rows: Float64Array) -> int:
     """All cores where there is enough to compare with; each row is still scored by one."""
     return -1 if rows.size > _LARGE else 1
 
 
-def _local_density(rows: Float64Array, seed: int) -> Any:
+def _local_density(rows: Float64Array) -> Any:
     from pyod.models.lof import LOF
 
     # a tree adds up each distance alone; brute force multiplies matrices, which round with the batch
     return LOF(n_neighbors=min(20, len(rows) - 1), algorithm="ball_tree", novelty=True, n_jobs=_n_jobs(rows))
 
 
-def _clusters(rows: Float64Array, seed: int) -> Any:
-    from pyod.models.cblof import CBLOF
-
-    centres = NearestCentre(rows, seed)
-    sizes = np.bincount(centres.predict(rows))
-    # CBLOF refuses to fit where no set of large clusters holds this share of the rows: all but the smallest always does
-    alpha = min(0.9, (1 - sizes.min() / len(rows)) * (1 - 1e-9))
-    return CBLOF(n_clusters=len(sizes), clustering_estimator=centres, alpha=alpha)
-
-
 #: By name; each takes a seed.
 DETECTORS: dict[str, Callable[[int], Detector]] = {
     "knn": lambda seed: NearestDetector(),
     "mass": lambda seed: MassDetector(),
-    "lof": lambda seed: PyodDetector(_local_density, seed),
+    "lof": lambda seed: PyodDetector(_local_density),
     "iforest": ForestDetector,
-    "cluster": lambda seed: PyodDetector(_clusters, seed, by_frequency=True),
+    "cluster": ClusterDetector,
     "reconstruction": lambda seed: TailDetector(both_sides=False),
     "tails": lambda seed: TailDetector(both_sides=False),
     "ecod": lambda seed: TailDetector(both_sides=True),

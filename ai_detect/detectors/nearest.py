@@ -22,18 +22,11 @@ class NearestDetector:
 
     def fit(self, reference: Reference) -> None:
         """Keep the rows; all work is done when scoring."""
-        self._known = _Known(reference.rows)
+        self._known = KnownRows(reference.rows)
 
     def decision_function(self, rows: Float32Array) -> Float64Array:
         """The distances."""
-        scores = np.zeros(len(rows))
-        for block in self._known.blocks(len(rows)):
-            wanted = rows[block].astype(np.float64)
-            roughly, slack = self._known.roughly(wanted)
-            row, other = np.nonzero(roughly <= (roughly.min(axis=1) + 2 * slack)[:, None])
-            exact = self._known.squared_distances(wanted, row, other)
-            scores[block] = np.sqrt(np.minimum.reduceat(exact, np.searchsorted(row, np.arange(len(wanted)))))
-        return scores
+        return self._known.nearest(rows)
 
 
 class MassDetector:
@@ -44,7 +37,7 @@ class MassDetector:
 
     def fit(self, reference: Reference) -> None:
         """Keep the rows; all work is done when scoring."""
-        self._known, self._weights = _Known(reference.rows), reference.weights
+        self._known, self._weights = KnownRows(reference.rows), reference.weights
         self._wanted = _MASS * reference.weights.sum()
         # so many of the nearest always are enough
         n_enough = np.searchsorted(np.cumsum(np.sort(reference.weights)), self._wanted) + 1
@@ -81,12 +74,23 @@ class MassDetector:
         return np.asarray(np.take_along_axis(distances, at, axis=1)[:, 0])
 
 
-class _Known:
-    """The reference rows, (k, d)."""
+class KnownRows:
+    """Rows (k, d) to measure distances to."""
 
-    def __init__(self, rows: Float32Array) -> None:
+    def __init__(self, rows: Float32Array | Float64Array) -> None:
         self._rows = rows.astype(np.float64)
         self._squares = (self._rows**2).sum(axis=1)
+
+    def nearest(self, rows: Float32Array) -> Float64Array:
+        """Distance of each row to the nearest of these, (n, d) to (n,)."""
+        distances = np.zeros(len(rows))
+        for block in self.blocks(len(rows)):
+            wanted = rows[block].astype(np.float64)
+            roughly, slack = self.roughly(wanted)
+            row, other = np.nonzero(roughly <= (roughly.min(axis=1) + 2 * slack)[:, None])
+            exact = self.squared_distances(wanted, row, other)
+            distances[block] = np.sqrt(np.minimum.reduceat(exact, np.searchsorted(row, np.arange(len(wanted)))))
+        return distances
 
     def blocks(self, n: int) -> list[slice]:
         """`n` rows in blocks whose distances to all that is known fit into memory."""
