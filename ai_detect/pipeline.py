@@ -267,7 +267,7 @@ class LogAnomalyPipeline:
             arrays = artifacts.parse_arrays(contents[part])
             part = "detectors.json"
             bank = DetectorBank.from_state(artifacts.parse_json(contents[part]), arrays)
-            if bank.widths != (settings.dim, 2 * settings.dim) or bank.default_method != settings.detection_method:
+            if bank.widths != (settings.dim, 3 * settings.dim) or bank.default_method != settings.detection_method:
                 raise ValueError("the detectors were fitted with other settings")
             part = "normal.safetensors"
             arrays = artifacts.parse_arrays(contents[part])

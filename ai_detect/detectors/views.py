@@ -5,7 +5,7 @@
     novelty    how unlike every known template, how many            severity   how rare its failures are
     order      how improbable the transitions are                   surprise what the encoder did not expect
     timing     length, duration, longest gap                        values   how odd parameters and gaps are
-    embedding  the encoder's vector
+    embedding  the encoder's vector: what happened, in which course, and what of it was a surprise
     profile    the single numbers of all these together, for detectors that weigh columns against each other
 
 A row depends on its session and on the sessions that the views were fitted on, never on the rows beside it.

@@ -65,9 +65,14 @@ def bucket_length(n_tokens: int) -> int:
     return next((length for length in _BUCKETS if n_tokens <= length), -(-n_tokens // 64) * 64)
 
 
+def context_length(max_events: int) -> int:
+    """Events that a piece, unless it is a session's first, has in common with the one before."""
+    return max_events // 4
+
+
 def pieces_of(events: Int32Array, max_events: int) -> list[Piece]:
-    """A session as pieces of at most `max_events` events, each beginning with the last quarter of the one before."""
-    n_context = max_events // 4
+    """A session as pieces of at most `max_events` events, each beginning with the last ones of the piece before."""
+    n_context = context_length(max_events)
     starts = range(0, max(1, len(events) - n_context), max_events - n_context)
     return [
         Piece(events[start : start + max_events], start, start + max_events >= len(events), n_context if start else 0)

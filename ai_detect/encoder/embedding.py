@@ -10,20 +10,30 @@ from typing import NamedTuple
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
-from ai_detect.encoder.batches import BEGIN, CONTINUE, END, FIRST_EVENT, Piece, group_pieces, pieces_of
+from ai_detect.encoder.batches import (
+    BEGIN,
+    CONTINUE,
+    END,
+    FIRST_EVENT,
+    Piece,
+    context_length,
+    group_pieces,
+    pieces_of,
+)
 from ai_detect.encoder.frozen import FrozenEncoder, TokenVectors
 from ai_detect.sequences.windowing import distinct_sequences
-from ai_detect.tables import Float32Array, Int32Array, Int64Array, SequenceTable
+from ai_detect.tables import BoolArray, Float32Array, Float64Array, Int32Array, Int64Array, SequenceTable
 
 #: Tokens of one call of the model, and sessions that are cut into pieces at a time; they change nothing but speed.
 _CALL_TOKENS = 1024
 _SLAB = 4096
+_TINY = 1e-30
 
 
 class Encoded(NamedTuple):
     """What the encoder makes of sessions."""
 
-    vectors: Float32Array  # (n_sessions, 2 * dim) of unit length
+    vectors: Float32Array  # (n_sessions, 3 * dim): what happened, in which course, and what of it was a surprise
     surprise: Float32Array  # (n_events_total,) -ln p of each event given the events before it
 
 
@@ -43,29 +53,56 @@ def encode_sessions(
 ) -> Encoded:
     """Vectors and surprise of sessions; identical ones are encoded once.
 
-    `words` is the word matrix of all templates that the sequences name; `on_progress` is told of sessions done. The
-    vector of a long session is the mean of its pieces, each weighted by the events that are new in it. An unseen event
-    is judged by its words. A session's last event has at least the surprise of the session's ending.
+    `words` is the word matrix of all templates that the sequences name; `on_progress` is told of sessions done. An
+    unseen event is judged by its words. A session's last event has at least the surprise of the session's ending.
+
+    The first two thirds of a session's vector are what the contrastive loss compares, of unit length; a long session is
+    the mean of its pieces, each weighted by the events that are new in it. The contrastive loss spreads out all that
+    tells sessions apart, be it usual or not. So the last third is the mean of the events' vectors, each weighted by its
+    surprise: what is expected takes no room in it. Its length is the logarithm of the mean's, or one improbable event
+    would outweigh all else.
     """
     first, inverse, counts = distinct_sequences(sequences)
     distinct = sequences.take(first)
-    total = np.zeros((len(first), 2 * model.dim), np.float64)
+    compared, surprising = np.zeros((len(first), 2 * model.dim)), np.zeros((len(first), model.dim))
+    n_read = np.zeros((len(first), 1))
     surprise = np.zeros(len(distinct.event_id), np.float32)
     with _alone():
         table = model.token_vectors(words)
         for call in _calls(model, distinct, on_progress, counts):
             states, vectors = model.states(call.tokens, table)
             rows = _surprise(model, call.tokens, states, table)
-            for (session, piece), vector, row in zip(call.pieces, vectors.astype(np.float64), rows, strict=True):
+            weight = (rows * _new_tokens(call.tokens, model.max_events)).astype(np.float64)
+            weighted = (table.seen[call.tokens[:, 1:]] * weight[..., None]).sum(axis=1)
+            parts = zip(call.pieces, vectors.astype(np.float64), rows, weighted, strict=True)
+            for (session, piece), vector, row, of_surprise in parts:
                 begin, n = int(distinct.offsets[session]) + piece.start, len(piece.events)
-                total[session] += max(1, n - piece.n_context) * vector
+                compared[session] += max(1, n - piece.n_context) * vector
+                surprising[session] += of_surprise
+                n_read[session] += n - piece.n_context + piece.ends
                 surprise[begin + piece.n_context : begin + n] = row[piece.n_context : n]
                 if piece.ends and n:
                     surprise[begin + n - 1] = max(row[n - 1], row[n])
-        length = np.sqrt(np.square(total).sum(axis=1, keepdims=True))
-        unit: Float32Array = (total / length).astype(np.float32)
+        whole = np.hstack([_unit(compared), _shortened(surprising / n_read)]).astype(np.float32)
     shift = np.repeat(distinct.offsets[inverse] - sequences.offsets[:-1], sequences.lengths)
-    return Encoded(unit[inverse], surprise[np.arange(len(shift)) + shift])
+    return Encoded(whole[inverse], surprise[np.arange(len(shift)) + shift])
+
+
+def _new_tokens(tokens: Int64Array, max_events: int) -> BoolArray:
+    """Which tokens but the first are events or ends that no piece before held, (rows, length - 1)."""
+    after = tokens[:, 1:]
+    is_context = (tokens[:, :1] == CONTINUE) & (np.arange(after.shape[1]) < context_length(max_events))
+    return np.asarray(((after >= FIRST_EVENT) | (after == END)) & ~is_context)
+
+
+def _shortened(vectors: Float64Array) -> Float64Array:
+    """The vectors with log(1 + length) as their length, where an event's vector is about one long."""
+    length = np.sqrt(np.square(vectors).sum(axis=1, keepdims=True) / vectors.shape[1])
+    return np.asarray(_unit(vectors) * np.log1p(length))
+
+
+def _unit(vectors: Float64Array) -> Float64Array:
+    return np.asarray(vectors / np.maximum(np.sqrt(np.square(vectors).sum(axis=1, keepdims=True)), _TINY))
 
 
 def event_vectors(model: FrozenEncoder, words: Int32Array) -> Float32Array:

@@ -87,7 +87,7 @@ class FrozenEncoder:
         return TokenVectors(seen, unseen, np.concatenate([known, special[END : END + 1]]))
 
     def states(self, tokens: Int64Array, table: TokenVectors) -> tuple[Float32Array, Float32Array]:
-        """States (n, length, dim) after each token, and session vectors (n, 2 * dim) of unit length; `tokens`
+        """States (n, length, dim) after each token, and both projections (n, 2 * dim) of unit length; `tokens`
         (n, length) are rows of one length bucket.
         """
         n, length = tokens.shape

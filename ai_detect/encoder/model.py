@@ -1,8 +1,8 @@
 """The session encoder: a small causal transformer that also keeps count.
 
 An event's vector is the sum of a part made of its template's words and a part learned for it; all events unseen in
-training share one learned part and differ by their words. Every position predicts the event after it, and a session's
-vector has two halves: what happened how often (content), and in which course (context).
+training share one learned part and differ by their words. Every position predicts the event after it. Two projections,
+of what happened how often (content) and in which course (context), are what the contrastive loss compares.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Block(nn.Module):
 
 
 class SessionEncoder(nn.Module):
-    """Token rows to states, next-event logits and session vectors; `words` is the word matrix of the known templates.
+    """Token rows to states, next-event logits and projections; `words` is the word matrix of the known templates.
 
     Initial weights come from torch's generator, which the caller seeds.
     """
@@ -120,7 +120,7 @@ class SessionEncoder(nn.Module):
     def forward(
         self, tokens: Tensor, table: TokenTable, unseen: Tensor | None = None, kept: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """States (n, length, dim) after each token, and session vectors (n, 2 * dim) of unit length.
+        """States (n, length, dim) after each token, and both projections, (n, 2 * dim) of unit length.
 
         `tokens` (n, length) int64 rows of one length bucket; `unseen` (n, length) bool: shown by their words alone.
         `kept` (n, length, dim) bool: what dropout leaves of each row, in training.

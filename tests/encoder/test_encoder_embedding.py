@@ -44,9 +44,10 @@ def scores(model: FrozenEncoder, table: SequenceTable) -> list[tuple[bytes, byte
 def test_shapes_and_units(model: FrozenEncoder) -> None:
     table = odd_sessions()
     vectors, surprise = encode_sessions(model, table, WORDS)
-    assert vectors.shape == (len(table), 2 * model.dim)
+    assert vectors.shape == (len(table), 3 * model.dim)
     assert vectors.dtype == surprise.dtype == np.float32
-    assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+    assert np.allclose(np.linalg.norm(vectors[:, : 2 * model.dim], axis=1), 1, atol=1e-5)
+    assert np.isfinite(vectors).all()
     assert surprise.shape == table.event_id.shape
     assert np.isfinite(surprise).all()
     assert (surprise >= -1e-5).all()
@@ -88,7 +89,7 @@ def test_numpy_computes_what_torch_does(trained: SessionEncoder, model: FrozenEn
         tokens_of = trained.token_table(torch.from_numpy(WORDS).long())
         for group in groups:
             states, expected = trained(torch.from_numpy(group.tokens), tokens_of)
-            assert np.abs(vectors[group.pieces] - expected.numpy()).max() < 1e-6
+            assert np.abs(vectors[group.pieces, : 2 * model.dim] - expected.numpy()).max() < 1e-6
             for tokens, state, session in zip(torch.from_numpy(group.tokens), states, group.pieces, strict=True):
                 n = len(table.session(int(session)))
                 log_p = trained.next_logits(state[:n], tokens_of).double()
@@ -140,7 +141,7 @@ def test_progress_counts_all_sessions(model: FrozenEncoder) -> None:
 
 def test_no_sessions_at_all(model: FrozenEncoder) -> None:
     vectors, surprise = encode_sessions(model, table_of([]), WORDS)
-    assert vectors.shape == (0, 2 * model.dim)
+    assert vectors.shape == (0, 3 * model.dim)
     assert surprise.shape == (0,)
 
 
@@ -158,6 +159,35 @@ def test_surprise_points_at_what_is_wrong(model: FrozenEncoder) -> None:
     assert with_unseen[6] > normal.max()
     assert int(cut_short.argmax()) == 7  # the end comes too early
     assert cut_short[7] > normal.max()
+
+
+def test_the_last_third_is_the_log_length_mean_of_the_events_vectors_weighted_by_surprise(
+    model: FrozenEncoder,
+) -> None:
+    rng = np.random.default_rng(1)
+    table = table_of([routine(rng), [3], [], [N_EVENTS + 1, 0], rng.integers(0, N_EVENTS, 60).tolist()])
+    vectors, surprise = encode_sessions(model, table, WORDS)
+    of_token = model.token_vectors(WORDS).seen.astype(np.float64)
+    for session, vector in enumerate(vectors[:, 2 * model.dim :].astype(np.float64)):
+        events = table.session(session)
+        own = surprise[table.offsets[session] : table.offsets[session + 1]].astype(np.float64)
+        expected = np.zeros(model.dim)
+        if len(events):  # the surprise of the end is known only where it is larger than the last event's
+            expected = (own[:-1, None] * of_token[events[:-1] + FIRST_EVENT]).sum(0)
+        mean = vector / np.linalg.norm(vector) * np.expm1(np.linalg.norm(vector)) * model.dim**0.5
+        rest = mean * (len(events) + 1) - expected
+        parts = of_token[[END] if len(events) == 0 else [int(events[-1]) + FIRST_EVENT, END]].T
+        weights, *_ = np.linalg.lstsq(parts, rest, rcond=None)
+        assert np.allclose(parts @ weights, rest, atol=1e-3)
+        assert (weights > -1e-4).all()
+        assert len(events) == 0 or weights.max() == pytest.approx(own[-1], abs=1e-3)
+
+
+def test_what_surprises_more_lies_further_out(model: FrozenEncoder) -> None:
+    usual, swapped, foreign = [0, 1, 2, 3, 4, 5, 6, 7], [0, 1, 3, 2, 4, 5, 6, 7], [0, 1, 9, 10, 4, 5, 6, 7]
+    vectors = encode_sessions(model, table_of([usual, swapped, foreign]), WORDS).vectors[:, 2 * model.dim :]
+    lengths = np.linalg.norm(vectors, axis=1)
+    assert lengths[0] < lengths[1] < lengths[2]
 
 
 def test_expected_events(model: FrozenEncoder) -> None:
@@ -180,10 +210,9 @@ def test_training_beats_no_training(model: FrozenEncoder) -> None:
     separations = []
     for candidate in (encoder().frozen(), model):
         known = encode_sessions(candidate, reference, WORDS).vectors
-        near, far = (
-            1 - (encode_sessions(candidate, table, WORDS).vectors @ known.T).max(1) for table in (normal, table_of(odd))
-        )
-        surprise = [encode_sessions(candidate, table, WORDS).surprise.mean() for table in (normal, table_of(odd))]
+        read = [encode_sessions(candidate, table, WORDS) for table in (normal, table_of(odd))]
+        near, far = (np.linalg.norm(found.vectors[:, None] - known, axis=2).min(1) for found in read)
+        surprise = [found.surprise.mean() for found in read]
         separations.append(
             (np.mean(far[:, None] > near) + np.mean(far[:, None] == near) / 2, surprise[1] - surprise[0])
         )
