@@ -13,12 +13,17 @@ METHODS: tuple[DetectionMethod, ...] = get_args(DetectionMethod)
 
 @dataclass(frozen=True)
 class Component:
-    """A detector on a view; `prior` is its weight, `in_ensemble` whether the ensemble listens to it."""
+    """A detector on a view; `prior` is its weight, `in_ensemble` whether the ensemble listens to it.
+
+    `alone` is about the share of the false alarms that it may raise by itself, whatever the others say: for a view that
+    sees what no other does, where a mean would drown it.
+    """
 
     detector: str
     view: str
     prior: float
     in_ensemble: bool = True
+    alone: float = 0.0
 
     @property
     def name(self) -> str:
@@ -32,9 +37,9 @@ COMPONENTS = (
     Component("tails", "severity", 1.25),
     Component("iforest", "profile", 1.0),
     Component("mass", "presence", 0.25),
-    Component("knn", "embedding", 0.5),
+    Component("knn", "embedding", 0.1),
     Component("ecod", "timing", 0.5),
-    Component("tails", "values", 0.1),
+    Component("tails", "values", 0.1, alone=0.1),
     Component("tails", "relations", 0.25),
     Component("tails", "novelty", 0.25),
     Component("tails", "order", 0.5),

@@ -2,7 +2,8 @@
 
 fit     five folds of training sessions -> held-out scores -> a calibration for each component, weights, and a
         calibration and threshold for each method; then detectors on all training sessions
-scores  a component's score -> -ln p -> weighted power mean -> calibrated again -> score in [0, 1]
+scores  a component's score -> -ln p -> weighted power mean, or the -ln p of a component that is heard alone where that
+        is louder -> calibrated again -> score in [0, 1]
 """
 
 from __future__ import annotations
@@ -34,6 +35,10 @@ _LIKE = 5
 _LEAST_VOICE = 0.1
 #: Exponent of the mean over the components: above 1, so that one loud voice is worth more than many that murmur.
 _LOUDNESS = 1.5
+#: In the place of a component, the mean of all.
+_MEAN = "mean"
+#: Sessions that calibrate before a component is heard alone: fewer do not show how far out normal ones lie.
+_LEAST_ALONE = 1000
 #: Training sessions that calibrate; more would cost time and change nothing but p-values below .0001.
 _MOST_JUDGED = 10_000
 
@@ -43,7 +48,8 @@ class MethodFit:
     """How a method turns its components into one score, and where its alarm begins."""
 
     weights: Mapping[str, float]  # by component, their sum is 1
-    calibration: TailCalibration
+    alone: Mapping[str, TailCalibration]  # of components that are heard alone, and of the mean of all beside them
+    calibration: TailCalibration  # of the statistic
     threshold: Threshold
     held_out: Float64Array  # (n_judged,) -ln p of training sessions that were held out
 
@@ -110,7 +116,12 @@ class DetectorBank:
         methods: dict[str, MethodFit] = {}
         fused: dict[str, Float64Array] = {}
         for method in METHODS:
-            weights, calibration, fused[method] = _fit_method(method, surprisals, settings.fusion_method, normal)
+            weights = _weights(components_of(method), surprisals, settings.fusion_method)
+            names = _alone_and_mean(method, settings.fusion_method, int(normal.sum()))
+            alone = _fit_alone(names, held_out, surprisals, weights, settings.fusion_method, normal)
+            statistic = _statistic(held_out, surprisals, weights, alone, settings.fusion_method)
+            calibration = TailCalibration.fit(statistic[normal])
+            fused[method] = calibration.surprisal(statistic)
             threshold = choose_threshold(
                 fused[method],
                 comparison.suspected[judged],
@@ -118,7 +129,7 @@ class DetectorBank:
                 settings,
                 sessions_per_day,
             )
-            methods[method] = MethodFit(weights, calibration, threshold, fused[method])
+            methods[method] = MethodFit(weights, alone, calibration, threshold, fused[method])
         chosen = settings.detection_method
         suspicious = comparison.suspected.copy()
         suspicious[judged] = fused[chosen] >= methods[chosen].threshold.surprisal
@@ -197,6 +208,9 @@ class DetectorBank:
         ):
             for name, calibration in fits.items():
                 arrays |= {f"{kind}/{name}/{part}": array for part, array in calibration.state().items()}
+        for name, fit in self.methods.items():
+            for component, calibration in fit.alone.items():
+                arrays |= {f"alone/{name}/{component}/{part}": array for part, array in calibration.state().items()}
         arrays |= {f"held_out/{name}": fit.held_out for name, fit in self.methods.items()}
         arrays["suspicious"] = self.suspicious.astype(np.uint8)
         arrays["suspicion"] = self.suspicion
@@ -228,9 +242,13 @@ class DetectorBank:
         for name, fit in stored.methods.items():
             weights = {component.name: fit.weights[component.name] for component in components_of(name)}
             calibration = TailCalibration.from_state(_under(arrays, f"method/{name}/"))
+            alone = {
+                component: TailCalibration.from_state(_under(arrays, f"alone/{name}/{component}/"))
+                for component in _alone_and_mean(name, stored.fusion_method, stored.n_calibrated)
+            }
             held_out = arrays[f"held_out/{name}"]
             check_array(f"held_out of {name}", held_out, np.float64, (stored.n_judged,), low=0, high=MOST_SURPRISED)
-            methods[name] = MethodFit(weights, calibration, Threshold(**fit.threshold.model_dump()), held_out)
+            methods[name] = MethodFit(weights, alone, calibration, Threshold(**fit.threshold.model_dump()), held_out)
         comparison = Comparison.from_state(stored.seed, _under(arrays, "comparison/"))
         n_sessions = len(comparison.suspected)
         check_array("suspicious", arrays["suspicious"], np.uint8, (n_sessions,), high=1)
@@ -280,7 +298,7 @@ class DetectorBank:
         raw: Mapping[str, Float64Array],
         surprisals: Mapping[str, Float64Array],
     ) -> ScoreTable:
-        surprisal = fit.calibration.surprisal(_fuse(surprisals, fit.weights, self._fusion))
+        surprisal = fit.calibration.surprisal(_statistic(raw, surprisals, fit.weights, fit.alone, self._fusion))
         score, threshold = score_of(surprisal), float(score_of(np.array([limit.on(surprisal)]))[0])
         return ScoreTable(
             score=score,
@@ -344,14 +362,45 @@ def _settled(
     return settled
 
 
-def _fit_method(
-    method: DetectionMethod, surprisals: Mapping[str, Float64Array], fusion: FusionMethod, normal: BoolArray
-) -> tuple[dict[str, float], TailCalibration, Float64Array]:
-    """Weights, calibration, and the fused -ln p of the held-out sessions."""
-    weights = _weights(components_of(method), surprisals, fusion)
-    statistic = _fuse(surprisals, weights, fusion)
-    calibration = TailCalibration.fit(statistic[normal])
-    return weights, calibration, calibration.surprisal(statistic)
+def _alone_and_mean(method: DetectionMethod, fusion: FusionMethod, n_calibrated: int) -> list[str]:
+    """`_MEAN` and the components that are heard alone beside it; none where too few sessions calibrate, and where
+    `max` or `mean` treat all alike.
+    """
+    alone = [component.name for component in components_of(method) if component.alone]
+    return [_MEAN, *alone] if alone and fusion not in ("max", "mean") and n_calibrated >= _LEAST_ALONE else []
+
+
+def _fit_alone(
+    names: Sequence[str],
+    held_out: Mapping[str, Float64Array],
+    surprisals: Mapping[str, Float64Array],
+    weights: Mapping[str, float],
+    fusion: FusionMethod,
+    normal: BoolArray,
+) -> dict[str, TailCalibration]:
+    """Calibrations of the mean (`_MEAN`) and of components that are heard alone, their highest scores included."""
+    scores = {name: _fuse(surprisals, weights, fusion) if name == _MEAN else held_out[name] for name in names}
+    return {name: TailCalibration.fit(raw[normal]) for name, raw in scores.items()}
+
+
+def _statistic(
+    raw: Mapping[str, Float64Array],
+    surprisals: Mapping[str, Float64Array],
+    weights: Mapping[str, float],
+    alone: Mapping[str, TailCalibration],
+    fusion: FusionMethod,
+) -> Float64Array:
+    """What is calibrated at last: the fused -ln p, or the largest of its own -ln p and of those of the components that
+    are heard alone, each less -ln of its share.
+    """
+    fused = _fuse(surprisals, weights, fusion)
+    if not alone:
+        return fused
+    shares = {component.name: component.alone for component in COMPONENTS}
+    statistic = alone[_MEAN].surprisal(fused)
+    for name in alone.keys() - {_MEAN}:
+        statistic = np.maximum(statistic, alone[name].surprisal(raw[name]) + np.log(shares[name]))
+    return statistic
 
 
 def _weights(

@@ -15,6 +15,8 @@ from ai_detect.tables import NO_TIME, BoolArray, Float64Array, Int64Array
 Rule = Literal["budget", "suspects", "contamination", "false_alarm_rate", "max_alerts_per_day", "fdr", "threshold"]
 #: Share of normal sessions that may raise an alarm where the user does not say; what a clean log holds by chance.
 BUDGET = 0.003
+#: Share of the suspects that may be normal after all: rare sets of events make a session suspect, and nothing else.
+_MISTAKEN = 0.15
 #: More than half of all sessions are never reported as false alarms, whatever number of them a day would be allowed.
 _HIGHEST_RATE = 0.5
 _NS_PER_DAY = 86_400 * 1e9
@@ -49,15 +51,17 @@ def choose_threshold(
     """The threshold from the fused -ln p of held-out training sessions, duplicates kept, and from what the user knows.
 
     Without a number from the user: where suspects are so many that they are not trusted, the threshold that tells them
-    best from the others (highest F1), with no more than twice as many beyond; else `BUDGET` of the sessions may lie
-    beyond, and where that is no session at all, the threshold lies beyond them all.
+    best from the others (highest F1), with no more than twice as many beyond, moved up to the widest gap among the
+    lowest `_MISTAKEN` of those; else `BUDGET` of the sessions may lie beyond, and where that is no session at all, the
+    threshold lies beyond them all.
     """
     if (asked := asked_threshold(surprisals, alarm, sessions_per_day)) is not None:
         return asked
     rule: Rule = "budget"
     if not trusted.all():
         most = 2 * float(suspected.mean())  # a method that does not see the suspects would flag nearly all
-        level, rule = max(_between(surprisals, suspected), _at_most(most, surprisals)), "suspects"
+        level = max(_between(surprisals, suspected), _at_most(most, surprisals))
+        level, rule = _above_mistakes(level, surprisals, suspected), "suspects"
     else:
         level = _exceeded_by(BUDGET, len(surprisals))
     return Threshold(level, rule, float((surprisals >= level).mean()))
@@ -133,6 +137,17 @@ def _between(surprisals: Float64Array, suspected: BoolArray) -> float:
     f1 = np.where(last, 2 * np.cumsum(suspected[order]) / (n_above + suspected.sum()), 0)
     best = int(f1.argmax())
     return float(falling[best : best + 2].mean())
+
+
+def _above_mistakes(level: float, surprisals: Float64Array, suspected: BoolArray) -> float:
+    """The middle of the widest gap between `level` and what `_MISTAKEN` of the suspects beyond it do not reach."""
+    beyond = surprisals >= level
+    if not (suspected & beyond).any():
+        return level
+    highest = float(np.quantile(surprisals[suspected & beyond], _MISTAKEN))
+    values = np.append(level, np.unique(surprisals[beyond & (surprisals <= highest)]))
+    widest = int(np.diff(values).argmax()) if len(values) > 1 else 0
+    return float(values[widest : widest + 2].mean())
 
 
 def _at_most(share: float, surprisals: Float64Array) -> float:

@@ -1,16 +1,19 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from detectors_made import BROKEN, N_KNOWN, bank_of, event_vectors, evidence_of, normal_log
 
 from ai_detect.config import DetectionSettings
-from ai_detect.detectors.components import METHODS, components_of
+from ai_detect.detectors import ensemble
+from ai_detect.detectors.calibration import TailCalibration
+from ai_detect.detectors.components import COMPONENTS, METHODS, components_of
 from ai_detect.detectors.ensemble import DetectorBank
 from ai_detect.detectors.reference import most_rows
-from ai_detect.detectors.views import SessionViews
+from ai_detect.detectors.views import SessionEvidence, SessionViews
 from ai_detect.errors import ConfigError, DataError, Interrupted
 
 SETTINGS = DetectionSettings()
@@ -230,3 +233,44 @@ def test_a_few_sessions_that_are_far_out_do_not_blunt_what_a_component_says_of_a
     assert not bank.suspected.any()
     table = bank.scores(evidence_of([[0, 1, 2, *[1, 2] * 20, 3, 4]]), event_vectors())
     assert -np.log(table.p_values["tails:order"][0]) > 1.5 * np.log(201)
+
+
+def with_odd_values(evidence: SessionEvidence, seed: int, odd: float | None = None) -> SessionEvidence:
+    """Values of all sorts in every event, and in the middle of the last session one that is `odd`."""
+    values = np.random.default_rng(seed).exponential(size=len(evidence.odd)).astype(np.float32)
+    if odd is not None:
+        values[-3] = odd
+    return replace(evidence, odd=values)
+
+
+@pytest.mark.parametrize("fusion", ["static_weight", "dynamic_weight"])
+def test_an_odd_value_raises_an_alarm_where_all_else_is_as_ever(fusion: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ensemble, "_LEAST_ALONE", 300)
+    settings = DetectionSettings.model_validate({"fusion_method": fusion})
+    train = with_odd_values(evidence_of(normal_log(300)), seed=0)
+    bank = bank_of(train, event_vectors(N_KNOWN), settings)
+    fresh = with_odd_values(evidence_of(normal_log(300, seed=3)), seed=1, odd=40.0)
+    table = bank.scores(fresh, event_vectors())
+    assert table.is_anomaly[-1]
+    assert table.is_anomaly[:-1].mean() < 0.02
+
+
+def test_what_is_heard_alone_takes_the_place_of_a_quieter_mean() -> None:
+    mean, single = np.random.default_rng(0).exponential(size=(2, 1000))
+    as_it_is = TailCalibration(np.array([0.0, 20.0]), np.array([0.0, 20.0]), 1.0, 0.1)
+    raw = {"tails:values": single, "tails:order": mean}
+    alone = {ensemble._MEAN: as_it_is, "tails:values": as_it_is}
+    statistic = ensemble._statistic(raw, raw, {"tails:order": 1.0}, alone, "static_weight")
+    share = {component.name: component.alone for component in COMPONENTS}["tails:values"]
+    assert np.allclose(statistic, np.maximum(mean, single + np.log(share)))
+    assert (statistic > mean).any()
+
+
+def test_nothing_is_heard_alone_where_few_sessions_calibrate_or_all_components_are_alike(bank: DetectorBank) -> None:
+    least = ensemble._LEAST_ALONE
+    assert ensemble._alone_and_mean("ensemble", "static_weight", least) == ["mean", "tails:values"]
+    assert ensemble._alone_and_mean("ensemble", "static_weight", least - 1) == []
+    assert ensemble._alone_and_mean("ensemble", "max", least) == []
+    assert ensemble._alone_and_mean("ensemble", "mean", least) == []
+    assert ensemble._alone_and_mean("knn", "static_weight", least) == []
+    assert list(bank.methods["ensemble"].alone) == ["mean", "tails:values"]

@@ -428,6 +428,16 @@ def test_evaluate_takes_the_terms_too(run: Run, shop: Shop, tmp_path: Path) -> N
     assert "for 3 % false alarms" in (tmp_path / "evaluation_report.md").read_text()
 
 
+def test_the_alarm_begins_in_the_gap_above_the_suspects_that_look_normal() -> None:
+    """Of 200 suspects 20 lie just beyond the others; the gap above these is wider than the one below."""
+    others, mistaken, real = np.linspace(0, 5, 5000), np.linspace(5.5, 6, 20), np.linspace(8, 9, 180)
+    surprisals = np.concatenate([others, mistaken, real])
+    suspected = np.arange(len(surprisals)) >= len(others)
+    threshold = choose_threshold(surprisals, suspected, ~suspected, AlarmSettings())
+    assert threshold.rule == "suspects"
+    assert threshold.surprisal == pytest.approx(7, abs=0.1)
+
+
 def test_a_method_that_does_not_see_the_suspects_does_not_report_most_of_the_log() -> None:
     surprisals = np.linspace(0.01, 6, 1000)
     suspected = np.arange(1000) % 17 == 0
