@@ -553,5 +553,8 @@ def test_wandb_itself_goes_on_with_its_run_offline_and_is_told_numbers_only(tmp_
         files = [path for path in run.rglob("*") if path.is_file() and path.parent.name != "logs"]  # logs stay here
         assert [path.suffix for path in files] == [".wandb"]
         content = files[0].read_bytes()
-        for word in (str(tmp_path), "train.log", "request-", "added to cart", platform.node() or "\0"):
+        words = [str(tmp_path), "train.log", "request-", "added to cart"]
+        if len(platform.node()) > 4:  # a shorter name of this machine stands in any binary file by chance
+            words.append(platform.node())
+        for word in words:
             assert word.encode() not in content, word
