@@ -38,6 +38,7 @@ capture: $(STAMP)
 
 benchmark: $(STAMP)
 	$(BIN)/python tests/benchmarks/pipeline.py --output docs/benchmarks.md
+	$(BIN)/python tests/benchmarks/parsing.py --output docs/benchmarks-parsing.md
 	$(BIN)/python tests/benchmarks/detection.py --output docs/benchmarks-detection.md
 	$(BIN)/python tests/benchmarks/detection.py --sweep --output docs/benchmarks-detection.md
 	$(BIN)/python tests/benchmarks/detection.py --ablation --output docs/benchmarks-detection.md

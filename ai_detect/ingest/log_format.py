@@ -40,7 +40,7 @@ LEVEL_INDEX = {
     for spelling in (word, word.upper(), word.capitalize())
 }
 _SYSLOG_SEVERITIES = ("emerg", "alert", "crit", "err", "warning", "notice", "info", "debug")
-_SYSLOG_LEVELS = tuple(LEVEL_INDEX[name] for name in _SYSLOG_SEVERITIES)
+SYSLOG_LEVELS = tuple(LEVEL_INDEX[name] for name in _SYSLOG_SEVERITIES)
 _TIME_FIELDS = ("date", "time", "timestamp", "datetime", "year", "month", "day")
 
 
@@ -67,6 +67,7 @@ class LogFormat:
     name: str
     fields: tuple[str, ...]  # those that a session key may name; of JSON, those seen in the sample
     new_scanner: Callable[[], Scanner]  # with a state of its own: time without a year depends on the lines before
+    pattern: re.Pattern[str] | None = None  # of layouts.py, where the layout is one of these
 
     @property
     def has_headers(self) -> bool:
@@ -221,7 +222,7 @@ def _syslog_scanner(pattern: re.Pattern[str]) -> Scanner:
         scanned = scan_line(line)
         if scanned is None or not isinstance(scanned[3], re.Match) or not (priority := scanned[3]["priority"]):
             return scanned
-        return scanned[0], _SYSLOG_LEVELS[int(priority) % 8], scanned[2], scanned[3]
+        return scanned[0], SYSLOG_LEVELS[int(priority) % 8], scanned[2], scanned[3]
 
     return scan
 
@@ -314,7 +315,7 @@ def _pattern_layout(name: str) -> LogFormat:
         new_scanner = _syslog_scanner
     elif "status" in pattern.groupindex:
         new_scanner = _access_scanner
-    return LogFormat(name, _public_groups(pattern), lambda: new_scanner(pattern))
+    return LogFormat(name, _public_groups(pattern), lambda: new_scanner(pattern), pattern)
 
 
 def _plain_scan(line: str) -> tuple[int, int, str, Attributes] | None:

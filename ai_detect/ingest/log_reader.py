@@ -18,7 +18,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -73,6 +73,18 @@ class LineBlock:
     stored_bytes: int  # read so far of the file as it is stored
 
 
+@dataclass(frozen=True)
+class RawBlock:
+    """Neighbouring whole lines of one file as stored (UTF-16 and UTF-32 as UTF-8), without the last newline."""
+
+    first_line: int  # from 1
+    n_lines: int
+    offset: int  # bytes, in the decompressed content
+    content: bytes
+    encoding: str
+    stored_bytes: int  # read so far of the file as it is stored
+
+
 def find_sources(spec: str | Path) -> list[LogSource]:
     """The logs that a file name, a glob, a folder or '-' stands for, in reading order (rotated files oldest first).
 
@@ -118,32 +130,36 @@ def log_series(path: str) -> str:
     return os.path.join(folder, match["base"])
 
 
-def read_blocks(source: LogSource, encoding: str = "utf-8") -> Generator[LineBlock, None, None]:
-    """Blocks of about 256 KiB of whole lines, split at newlines only; a carriage return before a newline goes too.
+def read_raw_blocks(source: LogSource, encoding: str = "utf-8") -> Generator[RawBlock, None, None]:
+    """Blocks of about 256 KiB of whole lines, split at newlines only.
 
-    Undecodable bytes become surrogates ("surrogateescape"). UTF-16 and UTF-32 (also recognised by their byte order
-    mark) are read as UTF-8, and offsets then count UTF-8 bytes. Raises DataError where the file cannot be read or a
-    compressed one is broken.
+    UTF-16 and UTF-32 (also recognised by their byte order mark) are read as UTF-8, and offsets then count UTF-8 bytes.
+    Of a line that is longer than a block and `MAX_LINE_BYTES` only the beginning is there. Raises DataError where the
+    file cannot be read or a compressed one is broken.
     """
     with open_text(source.file, source.path, encoding) as (content, stored, encoding):
         line = 1
         for start, chunk in _whole_lines(content):
-            raw = chunk.split(b"\n")
-            lengths = [len(item) + 1 for item in raw]
-            n_truncated = 0
-            if max(lengths) > MAX_LINE_BYTES + 1:
-                n_truncated = sum(length > MAX_LINE_BYTES + 1 for length in lengths)
-                raw = [item[:MAX_LINE_BYTES] for item in raw]
-                chunk = b"\n".join(raw)
-            lines, n_undecodable = _decode(chunk, raw, encoding)
-            if line == 1:
-                lines[0] = lines[0].removeprefix("\ufeff")
-            offsets = []
-            for length in lengths:
-                offsets.append(start)
-                start += length
-            yield LineBlock(line, offsets, lines, n_undecodable, n_truncated, start, stored.tell())
-            line += len(lines)
+            n_lines = chunk.count(b"\n") + 1
+            yield RawBlock(line, n_lines, start, chunk, encoding, stored.tell())
+            line += n_lines
+
+
+def read_blocks(source: LogSource, encoding: str = "utf-8") -> Generator[LineBlock, None, None]:
+    """The blocks of `read_raw_blocks`, decoded; a carriage return before a newline goes too.
+
+    Undecodable bytes become surrogates ("surrogateescape").
+    """
+    with closing(read_raw_blocks(source, encoding)) as blocks:
+        for block in blocks:
+            yield decode_block(block)
+
+
+def decode_line(raw: bytes, encoding: str, is_first: bool) -> tuple[str, bool, bool]:
+    """One line of a raw block as `read_blocks` gives it, whether it holds undecodable bytes, and whether it was cut."""
+    lines, n_undecodable = _decode(raw[:MAX_LINE_BYTES], [raw[:MAX_LINE_BYTES]], encoding)
+    line = lines[0].removeprefix("\ufeff") if is_first else lines[0]
+    return line, n_undecodable > 0, len(raw) > MAX_LINE_BYTES
 
 
 def fetch_lines(source: LogSource, spans: Sequence[tuple[int, int]], encoding: str = "utf-8") -> list[list[str]]:
@@ -174,6 +190,14 @@ def fetch_lines(source: LogSource, spans: Sequence[tuple[int, int]], encoding: s
 def stored_bytes(sources: Sequence[LogSource]) -> int:
     """Size on disk of all sources together: the total of a progress bar."""
     return sum(os.path.getsize(source.file) for source in sources)
+
+
+def likely_bytes(sources: Sequence[LogSource]) -> int:
+    """About how many bytes there are to read, decompressed."""
+    return sum(
+        os.path.getsize(source.file) * (10 if source.path.lower().endswith(_COMPRESSED_SUFFIXES) else 1)
+        for source in sources
+    )
 
 
 @contextmanager
@@ -298,6 +322,26 @@ def _whole_lines(content: ByteStream) -> Iterator[tuple[int, bytes]]:
                     break
     if rest:
         yield start, rest.removesuffix(b"\n")
+
+
+def decode_block(block: RawBlock) -> LineBlock:
+    """The lines of a block."""
+    chunk, start = block.content, block.offset
+    raw = chunk.split(b"\n")
+    lengths = [len(item) + 1 for item in raw]
+    n_truncated = 0
+    if max(lengths) > MAX_LINE_BYTES + 1:
+        n_truncated = sum(length > MAX_LINE_BYTES + 1 for length in lengths)
+        raw = [item[:MAX_LINE_BYTES] for item in raw]
+        chunk = b"\n".join(raw)
+    lines, n_undecodable = _decode(chunk, raw, block.encoding)
+    if block.first_line == 1:
+        lines[0] = lines[0].removeprefix("\ufeff")
+    offsets = []
+    for length in lengths:
+        offsets.append(start)
+        start += length
+    return LineBlock(block.first_line, offsets, lines, n_undecodable, n_truncated, start, block.stored_bytes)
 
 
 def _decode(chunk: bytes, raw: list[bytes], encoding: str) -> tuple[list[str], int]:

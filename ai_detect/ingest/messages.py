@@ -8,14 +8,22 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 
 from ai_detect.config import InputSettings
 from ai_detect.errors import ConfigError, DataError
-from ai_detect.ingest.log_format import LogFormat, Scanner, resolve_format
-from ai_detect.ingest.log_reader import LineBlock, LogSource, log_series, read_blocks
+from ai_detect.ingest.log_format import Attributes, LogFormat, Scanner, resolve_format
+from ai_detect.ingest.log_reader import (
+    LineBlock,
+    LogSource,
+    RawBlock,
+    decode_block,
+    log_series,
+    read_blocks,
+    read_raw_blocks,
+)
 from ai_detect.ingest.session_keys import KeyFinder, file_keys, find_by_field, find_by_regex, without_key
 from ai_detect.tables import NO_TIME
 
@@ -28,11 +36,11 @@ _SAMPLE_LINES = 1000
 _SAMPLE_FILES = 20
 
 #: Stack frames of Java, .NET, JavaScript, Python, Go, PHP and gdb: which ones there are says little and varies much.
-_FRAME = re.compile(
+STACK_FRAME = re.compile(
     r'\s+at \S|\s*\.\.\. \d+ (?:more|common|frames)|\s+File ".*", line \d|\s+\S+\.go:\d|\s*#\d+\s+(?:0x|/)'
     r"|\s*[~^]+\s*$"
 )
-_PYTHON_FRAME = re.compile(r'\s+File ".*", line \d')
+PYTHON_FRAME = re.compile(r'\s+File ".*", line \d')
 _NATURAL_FIELDS = {"postgresql": "session", "openstack": "request", "nginx_error": "connection"}
 
 
@@ -119,113 +127,77 @@ class MessageReader:
 
         Raises DataError at the end where no line held a message or a session key.
         """
-        self.counters = counters = IngestCounters()
-        self.files = []
+        self.begin()
         series: str | None = None
         scan = self.format.new_scanner()
         for index, source in enumerate(self.sources):
             if log_series(source.path) != series:  # the year of a date without one goes on through rotated files
                 series, scan = log_series(source.path), self.format.new_scanner()
-            n_lines, n_bytes, n_messages = counters.n_lines, counters.n_bytes, counters.n_messages
-            yield from self._batches(index, scan)
-            self.files.append(
-                SourceStats(
-                    source.path,
-                    counters.n_lines - n_lines,
-                    counters.n_bytes - n_bytes,
-                    counters.n_messages - n_messages,
-                )
-            )
-        self._check_result()
+            with self.reading(source.path):
+                yield from self._batches(index, scan)
+        self.check_result()
+
+    def begin(self) -> IngestCounters:
+        """Forget what was read before; returns the new counters."""
+        self.counters = IngestCounters()
+        self.files = []
+        return self.counters
+
+    @contextmanager
+    def reading(self, path: str) -> Iterator[None]:
+        """Count what is read of one file, and list it when it was read to its end."""
+        counters = self.counters
+        n_lines, n_bytes, n_messages = counters.n_lines, counters.n_bytes, counters.n_messages
+        yield
+        self.files.append(
+            SourceStats(path, counters.n_lines - n_lines, counters.n_bytes - n_bytes, counters.n_messages - n_messages)
+        )
 
     def _batches(self, index: int, scan: Scanner) -> Iterator[MessageBatch]:
         source = self.sources[index]
-        counters = self.counters
-        find_key = self._key_finder(source)
-        join = self.settings.join_lines and self.format.has_headers
-        batch = MessageBatch(index)
-        tail: _Tail | None = None  # continuation lines of the last message in the batch
-        has_header = False
-        last_time = NO_TIME
+        taker = self.line_taker(index, scan)
+        take = taker.take
         for block in self._blocks(source):
             number = block.first_line - 1
             for offset, line in zip(block.offsets, block.lines, strict=True):
                 number += 1
-                if not line or line.isspace():
-                    counters.n_blank += 1
-                    continue
-                scanned = scan(line)
-                if scanned is None and join and has_header:
-                    counters.n_continuation += 1
-                    if tail is None:
-                        tail = _Tail()
-                    tail.add(line)
-                    if find_key is not None and batch.session_key[-1] is None:
-                        batch.session_key[-1] = find_key(line, None, line)[0]
-                    continue
-                if tail is not None:
-                    self._close(batch, tail)
-                    tail = None
-                if len(batch.text) >= _BATCH_MESSAGES:
-                    counters.n_no_session += batch.session_key.count(None) if self.has_keys else 0
-                    yield batch
-                    batch = MessageBatch(index)
-                if scanned is None:
-                    counters.n_no_header += 1
-                    timestamp, level, text, attributes = NO_TIME, 0, line, None
-                    has_header = False
-                else:
-                    timestamp, level, text, attributes = scanned
-                    has_header = True
-                    if timestamp != NO_TIME:
-                        counters.n_out_of_order += timestamp < last_time
-                        last_time = timestamp
-                if "\n" in text:  # only JSON can say so
-                    text, *rest = text.split("\n")
-                    tail = _Tail()
-                    for part in rest:
-                        tail.add(part)
-                key = None
-                if find_key is not None:
-                    key, text = find_key(line, attributes, text)
-                if len(text) > MAX_TEXT_CHARS:
-                    counters.n_shortened += 1
-                    text = text[:MAX_TEXT_CHARS]
-                batch.offset.append(offset)
-                batch.line.append(number)
-                batch.timestamp.append(timestamp)
-                batch.level.append(level)
-                batch.session_key.append(key)
-                batch.text.append(text.strip() or EMPTY_TEXT)
-                counters.n_messages += 1
-        if tail is not None:
-            self._close(batch, tail)
-        if batch.text:
-            counters.n_no_session += batch.session_key.count(None) if self.has_keys else 0
-            yield batch
+                if len(taker.batch.text) > _BATCH_MESSAGES:
+                    yield self._counted(taker.split())
+                take(offset, number, line)
+        taker.close()
+        if taker.batch.text:
+            yield self._counted(taker.batch)
+
+    def line_taker(self, index: int, scan: Scanner) -> LineTaker:
+        """What makes messages of the lines of one source."""
+        return LineTaker(index, self.settings, self.format, self.counters, self._key_finder(self.sources[index]), scan)
+
+    def _counted(self, batch: MessageBatch) -> MessageBatch:
+        self.counters.n_no_session += batch.session_key.count(None) if self.has_keys else 0
+        return batch
 
     def _blocks(self, source: LogSource) -> Iterator[LineBlock]:
-        counters, stored = self.counters, 0
-        for block in read_blocks(source, self.settings.encoding):
-            counters.n_lines += len(block.lines)
-            counters.n_bytes += block.end_offset - block.offsets[0]
+        counters = self.counters
+        for raw in self.raw_blocks(source):
+            block = decode_block(raw)
             counters.n_undecodable += block.n_undecodable
             counters.n_truncated += block.n_truncated
+            yield block
+
+    def raw_blocks(self, source: LogSource) -> Iterator[RawBlock]:
+        """The blocks of one file, counted; progress is reported."""
+        counters, stored = self.counters, 0
+        for block in read_raw_blocks(source, self.settings.encoding):
+            counters.n_lines += block.n_lines
+            counters.n_bytes += len(block.content) + 1
             if self._on_progress is not None:
                 self._on_progress(block.stored_bytes - stored)
             stored = block.stored_bytes
             yield block
 
-    def _close(self, batch: MessageBatch, tail: _Tail) -> None:
-        """Put the continuation lines into the text of the batch's last message."""
-        first = [] if batch.text[-1] == EMPTY_TEXT else [batch.text[-1]]
-        text = " ".join(" ".join(first + tail.kept).split()) or EMPTY_TEXT
-        key = batch.session_key[-1]
-        if key is not None and not self.settings.session_by_file:
-            text = without_key(text, key, False) or EMPTY_TEXT
-        if tail.is_full or len(text) > MAX_TEXT_CHARS:
-            self.counters.n_shortened += 1
-        batch.text[-1] = text[:MAX_TEXT_CHARS]
+    def file_key(self, source: LogSource) -> str:
+        """The session key that the file's name is."""
+        return self._file_keys[source.path]
 
     def _key_finder(self, source: LogSource) -> KeyFinder | None:
         settings = self.settings
@@ -238,7 +210,8 @@ class MessageReader:
             return lambda line, attributes, text: (name, text)
         return None
 
-    def _check_result(self) -> None:
+    def check_result(self) -> None:
+        """Raise DataError where no line held a message or a session key."""
         counters = self.counters
         names = ", ".join(source.path for source in self.sources[:3]) + (", ..." if len(self.sources) > 3 else "")
         if counters.n_messages == 0:
@@ -252,6 +225,106 @@ class MessageReader:
             raise DataError(f"{names}: {asked}; the first line is {self._first_line!r:.200}")
         if counters.n_no_session:
             logger.warning("%d of %d messages have no session key", counters.n_no_session, counters.n_messages)
+
+
+class LineTaker:
+    """Makes messages of lines that are given one by one; of the last message in `batch` more lines may come."""
+
+    def __init__(
+        self,
+        source: int,
+        settings: InputSettings,
+        layout: LogFormat,
+        counters: IngestCounters,
+        find_key: KeyFinder | None,
+        scan: Scanner,
+    ) -> None:
+        self.batch = MessageBatch(source)
+        self.has_header = False  # the last message
+        self.last_time = NO_TIME
+        self._tail: _Tail | None = None  # continuation lines of the last message
+        self._scan = scan
+        self._find_key = find_key
+        self._counters = counters
+        self._join = settings.join_lines and layout.has_headers
+        self._is_by_file = settings.session_by_file
+
+    @property
+    def is_joining(self) -> bool:
+        """Whether the last message has continuation lines that are not yet in its text."""
+        return self._tail is not None
+
+    def split(self) -> MessageBatch:
+        """The batch but for its last message, which stays."""
+        last, batch = MessageBatch(self.batch.source), self.batch
+        for name in ("offset", "line", "timestamp", "level", "session_key", "text"):
+            getattr(last, name).append(getattr(batch, name).pop())
+        self.batch = last
+        return batch
+
+    def show(self, line: str) -> None:
+        """Let the next line's time be read as the one after this line's, which was taken elsewhere."""
+        self._scan(line)
+
+    def take(self, offset: int, number: int, line: str) -> Attributes:
+        """Take the next line; returns the fields of its header."""
+        counters, batch, find_key = self._counters, self.batch, self._find_key
+        if not line or line.isspace():
+            counters.n_blank += 1
+            return None
+        scanned = self._scan(line)
+        if scanned is None and self._join and self.has_header:
+            counters.n_continuation += 1
+            if self._tail is None:
+                self._tail = _Tail()
+            self._tail.add(line)
+            if find_key is not None and batch.session_key[-1] is None:
+                batch.session_key[-1] = find_key(line, None, line)[0]
+            return None
+        self.close()
+        if scanned is None:
+            counters.n_no_header += 1
+            timestamp, level, text, attributes = NO_TIME, 0, line, None
+            self.has_header = False
+        else:
+            timestamp, level, text, attributes = scanned
+            self.has_header = True
+            if timestamp != NO_TIME:
+                counters.n_out_of_order += timestamp < self.last_time
+                self.last_time = timestamp
+        if "\n" in text:  # only JSON can say so
+            text, *rest = text.split("\n")
+            self._tail = _Tail()
+            for part in rest:
+                self._tail.add(part)
+        key = None
+        if find_key is not None:
+            key, text = find_key(line, attributes, text)
+        if len(text) > MAX_TEXT_CHARS:
+            counters.n_shortened += 1
+            text = text[:MAX_TEXT_CHARS]
+        batch.offset.append(offset)
+        batch.line.append(number)
+        batch.timestamp.append(timestamp)
+        batch.level.append(level)
+        batch.session_key.append(key)
+        batch.text.append(text.strip() or EMPTY_TEXT)
+        counters.n_messages += 1
+        return attributes
+
+    def close(self) -> None:
+        """Put the continuation lines into the text of the batch's last message."""
+        if self._tail is None:
+            return
+        tail, batch, self._tail = self._tail, self.batch, None
+        first = [] if batch.text[-1] == EMPTY_TEXT else [batch.text[-1]]
+        text = " ".join(" ".join(first + tail.kept).split()) or EMPTY_TEXT
+        key = batch.session_key[-1]
+        if key is not None and not self._is_by_file:
+            text = without_key(text, key, False) or EMPTY_TEXT
+        if tail.is_full or len(text) > MAX_TEXT_CHARS:
+            self._counters.n_shortened += 1
+        batch.text[-1] = text[:MAX_TEXT_CHARS]
 
 
 def natural_session_field(layout: LogFormat) -> str | None:
@@ -273,8 +346,8 @@ class _Tail:
         if self._after_python_frame and line.startswith("    "):  # the source line that Python shows below a frame
             self._after_python_frame = False
             return
-        self._after_python_frame = _PYTHON_FRAME.match(line) is not None
-        if _FRAME.match(line):
+        self._after_python_frame = PYTHON_FRAME.match(line) is not None
+        if STACK_FRAME.match(line):
             return
         if self._n_chars > MAX_TEXT_CHARS:
             self.is_full = True

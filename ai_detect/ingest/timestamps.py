@@ -8,6 +8,11 @@ from __future__ import annotations
 
 import re
 from datetime import date
+from typing import NamedTuple
+
+import numpy as np
+
+from ai_detect.tables import NO_TIME
 
 _SECOND = 1_000_000_000
 _DAY = 86_400 * _SECOND
@@ -17,6 +22,9 @@ _MONTH_NAMES = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "
 _MONTHS = {name: number for number, name in enumerate(_MONTH_NAMES, start=1)}
 _MAX_CACHED = 1 << 17
 _MAX_TEXT = 80
+_AROUND_DATE = " ,[]()|"
+#: A clock without a date that falls back by more than this is one of the next day.
+HALF_DAY = _DAY // 2
 
 _CLOCK = re.compile(r"(?<!\d)((\d{1,2})([:.])(\d{1,2})\3(\d{1,2}))(?:([.,:])(\d{1,9})\d*)?(?: ?([AaPp])\.?[Mm]\b)?")
 _COMPACT = re.compile(r"(\d{6}|\d{8})[ T_-]?((\d\d)(\d\d)(\d\d))(?:([.,])(\d{1,9}))?(?!\d)")
@@ -72,7 +80,7 @@ class TimeParser:
             # HealthApp writes milliseconds after a colon, not padded
             clock += int(digits) * (_FRACTION[len(digits)] if dot != ":" else 1_000_000)
         if half is not None:
-            clock += _DAY // 2 * ((half in "Pp") - (clock_text.startswith("12")))
+            clock += HALF_DAY * ((half in "Pp") - (clock_text.startswith("12")))
         date_text = text[: match.start()] + text[match.end() :]
         day = self._days.get(date_text)
         if day is None and (day := self._resolve(date_text, clock)) is None:
@@ -110,9 +118,9 @@ class TimeParser:
 
     def _resolve(self, text: str, clock: int) -> int | None:
         """Midnight UTC of a date whose text is not cached."""
-        stripped = text.strip(" ,[]()|").rstrip("T")
+        stripped = text.strip(_AROUND_DATE).rstrip("T")
         if not stripped:
-            if clock < self._last_clock - _DAY // 2:
+            if clock < self._last_clock - HALF_DAY:
                 self._day += 1
             self._last_clock = clock
             return self._day * _DAY
@@ -154,6 +162,57 @@ class TimeParser:
         value = _days(self._year, month, day) * _DAY
         self._yearless = (text, value)
         return value
+
+
+class TimeShape(NamedTuple):
+    """A time that was read, for times that differ from it in the digits of their clock alone; of length 0 for none."""
+
+    text: np.ndarray  # (n,) uint8
+    is_digit: np.ndarray  # (n,) bool: digits of the clock
+    # (10,) int64: length; where hour, minute, second and fraction begin; digits of the fraction and what they count
+    # (ns); the time (ns) at zero o'clock; 1 where there is no date; the clock (ns)
+    numbers: np.ndarray
+
+    @classmethod
+    def none(cls) -> TimeShape:
+        """No time."""
+        return cls(np.zeros(_MAX_TEXT, np.uint8), np.zeros(_MAX_TEXT, np.bool_), np.zeros(10, np.int64))
+
+
+def time_shape(text: str, time: int) -> TimeShape:
+    """What a `TimeParser` that has just made `time` of `text` will make of texts with another clock.
+
+    None where there is no time, or parts without two digits. A clock without a date stays on its day unless it falls
+    back by more than `HALF_DAY`. The parser looks at classes of characters, of which the digits are one; so at other
+    digits it finds the same parts.
+    """
+    shape = TimeShape.none()
+    if time == NO_TIME or len(text) > _MAX_TEXT or not text.isascii():
+        return shape
+    if clock := _CLOCK.search(text):
+        spans = [clock.span(group) for group in (2, 4, 5)]
+        fraction, scale = clock.span(7), 1_000_000 if clock[6] == ":" else _FRACTION[len(clock[7] or "")]
+        date_text = text[: clock.start()] + text[clock.end() :]
+        known = clock[8] is None and not text[fraction[1] : fraction[1] + 1].isdigit()
+    elif clock := _COMPACT.match(text):
+        spans = [clock.span(group) for group in (3, 4, 5)]
+        fraction, scale = clock.span(7), _FRACTION[len(clock[7] or "")]
+        date_text, known = clock[1], True
+    else:
+        return shape
+    if not known or any(end - begin != 2 for begin, end in spans):
+        return shape
+    hour, minute, second = (int(text[begin:end]) for begin, end in spans)
+    parts = int(text[slice(*fraction)]) if fraction[1] > fraction[0] else 0
+    since_midnight = (hour * 3600 + minute * 60 + second) * _SECOND + parts * scale
+    has_no_date = not date_text.strip(_AROUND_DATE).rstrip("T")
+    shape.text[: len(text)] = np.frombuffer(text.encode(), np.uint8)
+    for begin, end in [*spans, fraction] if fraction[0] >= 0 else spans:
+        shape.is_digit[begin:end] = True
+    begins = [begin for begin, _ in spans]
+    fraction_numbers = max(0, fraction[0]), fraction[1] - fraction[0], scale
+    shape.numbers[:] = len(text), *begins, *fraction_numbers, time - since_midnight, has_no_date, since_midnight
+    return shape
 
 
 def _days(year: int, month: int, day: int) -> int:

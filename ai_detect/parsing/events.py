@@ -2,18 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ai_detect.ingest.log_reader import likely_bytes
 from ai_detect.parsing.template_miner import TemplateMiner
 from ai_detect.parsing.values import MaskedValues
-from ai_detect.tables import NO_SESSION, EventTable, Int32Array, SourceSpan
+from ai_detect.tables import NO_SESSION, EventTable, Int8Array, Int32Array, Int64Array, SourceSpan
 
 if TYPE_CHECKING:
     from ai_detect.ingest.messages import MessageReader
+
+logger = logging.getLogger(__name__)
+
+#: Bytes of a log from which on machine code that is kept is loaded (0.3 s), and is made where none is kept (ten s).
+_WORTH_LOADING = 8 << 20
+_WORTH_COMPILING = 64 << 20
+
+
+@dataclass(frozen=True)
+class Messages:
+    """The messages of a log before they have events; session keys and masked texts are numbered as they appear."""
+
+    offset: Int64Array
+    line: Int32Array
+    timestamp: Int64Array
+    text: Int32Array  # index into texts
+    session: Int32Array  # index into session_keys; NO_SESSION where there is none
+    level: Int8Array
+    values: MaskedValues
+    texts: tuple[str, ...]  # distinct
+    session_keys: tuple[str, ...]
+
+    @classmethod
+    def join(
+        cls,
+        rows: Sequence[tuple[NDArray[Any], ...]],
+        values: MaskedValues,
+        texts: Iterable[str],
+        session_keys: Iterable[str],
+    ) -> Messages:
+        """One batch after another."""
+        empty = tuple(np.zeros(0, dtype) for dtype in (np.int64, np.int32, np.int64, np.int32, np.int32, np.int8))
+        offset, line, timestamp, text, session, level = (
+            np.concatenate(column) for column in zip(empty, *rows, strict=True)
+        )
+        return cls(offset, line, timestamp, text, session, level, values, tuple(texts), tuple(session_keys))
 
 
 def learn_events(reader: MessageReader, miner: TemplateMiner) -> EventTable:
@@ -22,7 +61,9 @@ def learn_events(reader: MessageReader, miner: TemplateMiner) -> EventTable:
     Training and scoring so use one function. Ids from `n_known` on occur only where `max_clusters` made Drain forget
     templates.
     """
-    return _read_events(reader, miner, miner.learn)
+    messages = _read_messages(reader, miner, learns=True)
+    miner.freeze()
+    return event_table(messages, reader, miner)
 
 
 def match_events(reader: MessageReader, miner: TemplateMiner) -> EventTable:
@@ -30,22 +71,35 @@ def match_events(reader: MessageReader, miner: TemplateMiner) -> EventTable:
 
     Raises NotFittedError where the miner's templates are not frozen.
     """
-    return _read_events(reader, miner, None)
+    return event_table(_read_messages(reader, miner, learns=False), reader, miner)
 
 
-def _read_events(
-    reader: MessageReader, miner: TemplateMiner, learn: Callable[[Sequence[str]], list[int]] | None
-) -> EventTable:
-    texts: dict[str, int] = {}  # distinct masked texts, numbered in order of appearance; session keys likewise
+def _read_messages(reader: MessageReader, miner: TemplateMiner, learns: bool) -> Messages:
+    """The messages by compiled code where the log is long enough to be worth its start; the result is the same."""
+    n_bytes = likely_bytes(reader.sources)
+    if n_bytes >= _WORTH_LOADING:
+        from ai_detect.parsing import compiled_columns
+
+        is_ready = compiled_columns.is_ready()
+        if is_ready or (n_bytes >= _WORTH_COMPILING and compiled_columns.CAN_COMPILE):
+            if not is_ready:
+                logger.info("compiling the parser for this machine, once; it takes some ten seconds")
+            return compiled_columns.read_messages(reader, miner, learns)
+    return read_plainly(reader, miner, learns)
+
+
+def read_plainly(reader: MessageReader, miner: TemplateMiner, learns: bool) -> Messages:
+    """The messages of a log, shown to the miner one by one where it `learns`, by Python alone."""
+    texts: dict[str, int] = {}
     session_keys: dict[str, int] = {}
-    batches: list[tuple[NDArray[Any], ...]] = []
+    rows: list[tuple[NDArray[Any], ...]] = []
     values: list[MaskedValues] = []
     for batch in reader:
         masked, masked_values = miner.mask(batch.text)
         values.append(masked_values)
-        if learn is not None:
-            learn(masked)
-        batches.append(
+        if learns:
+            miner.learn(masked)
+        rows.append(
             (
                 np.array(batch.offset, np.int64),
                 np.array(batch.line, np.int32),
@@ -61,27 +115,29 @@ def _read_events(
                 np.array(batch.level, np.int8),
             )
         )
-    if learn is not None:
-        miner.freeze()
-    event_of_text, templates = _events_of_texts(texts, miner)
-    offset, line, timestamp, text_id, session_id, level = _join(batches)
+    return Messages.join(rows, MaskedValues.join(values), texts, session_keys)
+
+
+def event_table(messages: Messages, reader: MessageReader, miner: TemplateMiner) -> EventTable:
+    """The events of messages that `reader` read; the miner's templates are frozen."""
+    event_of_text, templates = _events_of_texts(messages.texts, miner)
     first_events = np.cumsum([0] + [source.n_messages for source in reader.files]).tolist()
     return EventTable(
-        offset=offset,
-        line=line,
-        timestamp=timestamp,
-        event_id=event_of_text[text_id],
-        session_id=session_id,
-        level=level,
+        offset=messages.offset,
+        line=messages.line,
+        timestamp=messages.timestamp,
+        event_id=event_of_text[messages.text],
+        session_id=messages.session,
+        level=messages.level,
         templates=templates,
         n_known=len(miner.templates),
-        session_keys=tuple(session_keys),
+        session_keys=messages.session_keys,
         sources=tuple(
             SourceSpan(source.path, first_event, source.n_lines, source.n_bytes)
             for source, first_event in zip(reader.files, first_events[:-1], strict=True)
         ),
         counters=reader.counters.as_dict(),
-        values=miner.slot_plan(tuple(texts), event_of_text).fill(text_id, MaskedValues.join(values)),
+        values=miner.slot_plan(messages.texts, event_of_text).fill(messages.text, messages.values),
     )
 
 
@@ -96,8 +152,3 @@ def _events_of_texts(texts: Iterable[str], miner: TemplateMiner) -> tuple[Int32A
             event = unseen.setdefault(" ".join(text.split()), len(known) + len(unseen))
         events.append(event)
     return np.array(events, np.int32), known + tuple(unseen)
-
-
-def _join(batches: list[tuple[NDArray[Any], ...]]) -> Iterable[NDArray[Any]]:
-    empty = tuple(np.zeros(0, dtype) for dtype in (np.int64, np.int32, np.int64, np.int32, np.int32, np.int8))
-    return (np.concatenate(column) for column in zip(empty, *batches, strict=True))

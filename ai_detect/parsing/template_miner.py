@@ -9,7 +9,7 @@ import logging
 from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from drain3.drain import Drain, LogCluster, Node
 
@@ -21,6 +21,9 @@ from ai_detect.parsing.matching import TemplateMatcher, template_id
 from ai_detect.parsing.values import MaskedValues, SlotPlan, packed
 from ai_detect.tables import MAX_VALUES, Int32Array
 
+if TYPE_CHECKING:
+    from ai_detect.ingest.byte_dictionary import ByteDictionary
+
 logger = logging.getLogger(__name__)
 
 _SCHEMA_VERSION = 1
@@ -29,6 +32,18 @@ _MANY_TEMPLATES = 10_000
 # The caches hold short texts only and are cleared when full: 80 MB of ASCII at most, and never a change of results.
 _CACHED_CHARACTERS = 1_000
 _CACHED_TEXTS = 20_000
+
+
+class ByteLearner(Protocol):
+    """Shows texts to Drain by number."""
+
+    def add(self, texts: Int32Array) -> Int32Array:
+        """Show these texts, in this order; returns the cluster of each, as `TemplateMiner.learn` does."""
+        ...
+
+    def flush(self) -> None:
+        """Bring the clusters up to date; to be called at the end."""
+        ...
 
 
 class TemplateMiner:
@@ -110,12 +125,26 @@ class TemplateMiner:
         add = self._drain.add_log_message
         n_before = len(self._drain.id_to_cluster)
         clusters = [add(text)[0].cluster_id - 1 for text in masked]
+        self.warn_of_many(n_before)
+        return clusters
+
+    def byte_learner(self, texts: ByteDictionary) -> ByteLearner:
+        """What shows Drain masked texts by their number in a dictionary; its end state is that of `learn`."""
+        if self._matcher is not None:
+            raise ValueError("the templates are frozen: they cannot learn")
+        from ai_detect.parsing.replay import DrainReplay, LineByLine
+
+        if self._settings["max_clusters"] is not None:
+            return LineByLine(self.learn, texts)
+        return DrainReplay(self._drain, texts, self.warn_of_many)
+
+    def warn_of_many(self, n_before: int) -> None:
+        """Say so where the templates have become many since there were `n_before`."""
         if n_before < _MANY_TEMPLATES <= len(self._drain.id_to_cluster):
             logger.warning(
                 "%d templates already: some variable part of the messages has no mask, and mining becomes slow",
                 _MANY_TEMPLATES,
             )
-        return clusters
 
     @property
     def clusters(self) -> list[tuple[int, int, str]]:

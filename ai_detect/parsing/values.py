@@ -32,7 +32,7 @@ from ai_detect.tables import (
 UInt32Array = NDArray[np.uint32]
 UInt64Array = NDArray[np.uint64]
 
-_NUMBER = re.compile(r"[-+]?(?:\d+(?:[.,]\d+)?|\d{1,3}(?:,\d{3})+(?:\.\d+)?)(?:[eE][-+]?\d{1,3})?")
+_NUMBER = re.compile(r"[-+]?\d+(?:[.,]\d+)?(?:[eE][-+]?\d{1,3})?")
 _THOUSANDS = re.compile(r"[-+]?[1-9]\d{0,2}(?:,\d{3})+(?:\.\d+)?")
 _CLOCK = re.compile(r"(\d\d?):(\d\d):(\d\d(?:[.,]\d{1,9})?)")
 _ADDRESS = re.compile(r"(\d{1,3}(?:\.\d{1,3}){3}):(\d{1,5})")
@@ -50,7 +50,8 @@ _SECONDS = {
     "d": 86400.0,
 }
 _THOUSAND = {"k": 1024.0, "K": 1024.0, "M": 1024.0**2, "G": 1024.0**3, "T": 1024.0**4}
-_PACKED = np.dtype([("number", "<f8"), ("key", "<u4")])
+#: What `packed` writes for each value.
+PACKED = np.dtype([("number", "<f8"), ("key", "<u4")])
 _PACK = [Struct("<" + "dI" * n).pack for n in range(MAX_VALUES + 1)]
 #: Messages that are filled in at once; only memory depends on it.
 _BLOCK = 1 << 14
@@ -68,10 +69,10 @@ def number_and_word(text: str) -> tuple[float, str]:
             return float(address[2]), address[1]
         if clock := _CLOCK.fullmatch(text):
             return int(clock[1]) * 3600 + int(clock[2]) * 60 + float(clock[3].replace(",", ".")), text
+    elif "," in text and _THOUSANDS.fullmatch(text):
+        return float(text.replace(",", "")), text
     elif _NUMBER.fullmatch(text):
-        if "," in text:
-            return float(text.replace(",", "" if _THOUSANDS.fullmatch(text) else ".")), text
-        return float(text), text
+        return float(text.replace(",", ".")), text
     return float("nan"), text
 
 
@@ -100,9 +101,14 @@ class MaskedValues:
     @classmethod
     def of(cls, messages: Sequence[bytes]) -> MaskedValues:
         """The values of messages, each as `packed` gives them."""
-        counts = np.fromiter(map(len, messages), np.int64, len(messages)) // _PACKED.itemsize
-        values = np.frombuffer(b"".join(messages), _PACKED)
-        return cls(counts.astype(np.int8), _float32(values["number"]), values["key"].astype(np.uint32))
+        counts = np.fromiter(map(len, messages), np.int64, len(messages)) // PACKED.itemsize
+        values = np.frombuffer(b"".join(messages), PACKED)
+        return cls.of_columns(counts.astype(np.int8), values["number"], values["key"].astype(np.uint32))
+
+    @classmethod
+    def of_columns(cls, counts: Int8Array, number: Float64Array, key: UInt32Array) -> MaskedValues:
+        """The values of messages that hold `counts` of them; numbers as `number_and_word` gives them."""
+        return cls(counts, _float32(number), key)
 
     @classmethod
     def join(cls, parts: Sequence[MaskedValues]) -> MaskedValues:
@@ -148,7 +154,7 @@ class SlotPlan:
         dtypes = (np.int64, np.int64, np.uint64, np.bool_, np.float64)
         return cls(offsets, *(np.array(column, dtype) for column, dtype in zip(columns, dtypes, strict=True)))
 
-    def fill(self, text: Int64Array, values: MaskedValues) -> ValueTable:
+    def fill(self, text: Int32Array, values: MaskedValues) -> ValueTable:
         """The values of messages in their slots; `text` says which text each message is."""
         counts = np.diff(self.offsets)[text]
         offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])

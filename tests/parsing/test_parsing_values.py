@@ -67,6 +67,9 @@ def test_a_mask_that_the_text_spells_out_stands_for_itself() -> None:
         ("10.0.0.1:50010", 50010, "10.0.0.1"),
         ("0x1f", None, "0x1f"),
         ("x", None, "x"),
+        ("0,123,456", None, "0,123,456"),
+        ("1,234,567e5", None, "1,234,567e5"),
+        ("1,234e5", 1.234e5, "1,234e5"),
     ],
 )
 def test_what_a_value_is(text: str, number: float | None, word: str) -> None:

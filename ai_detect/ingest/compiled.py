@@ -1,0 +1,127 @@
+"""Functions over bytes that numba compiles; the machine code is kept beside this package, or in the user's cache."""
+
+from __future__ import annotations
+
+import glob
+import os
+import pickle
+from collections.abc import Callable
+from contextlib import suppress
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import numba
+import numpy as np
+from numba.core.caching import IndexDataCacheFile
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+#: Whether there is a compiler: NUMBA_DISABLE_JIT leaves the functions as Python runs them, with other arithmetic.
+CAN_COMPILE = not numba.config.DISABLE_JIT  # type: ignore[attr-defined]
+
+
+def _stamp() -> str:
+    """Of the compiler and of every file that compiled code may come from."""
+    package = Path(__file__).parent.parent
+    files = sorted([*package.glob("ingest/*.py"), *package.glob("parsing/*.py"), package / "tables.py"])
+    content = b"".join(sha256(path.read_bytes()).digest() for path in files)
+    return sha256(numba.__version__.encode() + content).hexdigest()[:16]
+
+
+_STAMP = _stamp()
+_DIGEST_BYTES = sha256().digest_size
+
+
+_jit: Any = numba.njit
+#: Without counting who holds an array: nothing here makes or keeps one, and counting took a third of the time.
+_OPTIONS = {"nogil": True, "error_model": "numpy", "_nrt": False}
+
+
+class _KeptCode(IndexDataCacheFile):
+    """Where numba keeps the machine code of one function: a file for each signature and processor, named by all that it
+    was made from.
+
+    numba's own files ask whether the file of a function has changed, but not those of the functions that it calls, name
+    new code before it is written, and end the process where they are broken or the disk is full. Here a file that is
+    not whole is compiled again, and one that cannot be written is not kept. Like Python's own .pyc files these hold
+    code, and lie where only who may change the program may write; nothing that a user hands on is among them.
+    """
+
+    @classmethod
+    def of(cls, cache: Any) -> _KeptCode:
+        """The files of numba's cache of a function."""
+        return cls(cache.cache_path, cache._impl.filename_base, _STAMP)
+
+    def load(self, key: Any) -> Any:
+        """The code of a signature; None where there is none."""
+        try:
+            content = self._path(key).read_bytes()
+        except OSError:
+            return None
+        digest, data = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
+        return pickle.loads(data) if sha256(data).digest() == digest else None
+
+    def save(self, key: Any, data: Any) -> None:
+        """Keep the code of a signature."""
+        content: bytes = self._dump(data)  # type: ignore[no-untyped-call]
+        with suppress(OSError), self._open_for_write(str(self._path(key))) as file:
+            file.write(sha256(content).digest() + content)
+
+    def flush(self) -> None:
+        """Forget all signatures."""
+        for path in self.paths():
+            path.unlink(missing_ok=True)
+
+    def paths(self) -> list[Path]:
+        """The files that there are."""
+        return [Path(path) for path in glob.glob(f"{glob.escape(self._beginning())}*.nbc")]
+
+    def _path(self, key: Any) -> Path:
+        return Path(f"{self._beginning()}{sha256(repr(key).encode()).hexdigest()[:16]}.nbc")
+
+    def _beginning(self) -> str:
+        base = self._index_name.removesuffix(".nbi")
+        return os.path.join(self._cache_path, f"{base}.{_STAMP}.")
+
+
+def compiled(function: F) -> F:
+    """The function as machine code, made at its first call and kept on disk where any cache folder can be written.
+
+    It must neither raise nor make arrays, and must not depend on anything but its arguments and constants.
+    """
+    if not CAN_COMPILE:
+        return function
+    try:
+        made = _jit(cache=True, **_OPTIONS)(function)
+    except RuntimeError:  # no folder of numba's can be written: compiled again in each process
+        return cast(F, _jit(**_OPTIONS)(function))
+    cache = getattr(made, "_cache", None)
+    if not isinstance(getattr(cache, "_cache_file", None), IndexDataCacheFile):
+        # a numba that keeps code otherwise: its code could be of other sources
+        return cast(F, _jit(**_OPTIONS)(function))
+    made._cache._cache_file = _KeptCode.of(made._cache)
+    return cast(F, made)
+
+
+@compiled
+def copy_bytes(source: np.ndarray, target: np.ndarray) -> int:
+    """Copy bytes into the beginning of others; returns how many. Loops over whole views become vector instructions."""
+    for i in range(len(source)):
+        target[i] = source[i]
+    return len(source)
+
+
+@compiled
+def any_bits(source: np.ndarray) -> int:
+    """All bits that are set in any of these bytes; 128 and more where one is beyond ASCII."""
+    bits = np.uint8(0)
+    for i in range(len(source)):
+        bits |= source[i]
+    return int(bits)
+
+
+def is_kept(function: Callable[..., Any]) -> bool:
+    """Whether the machine code that an earlier process made of this function is there to be used."""
+    file = getattr(getattr(function, "_cache", None), "_cache_file", None)
+    return isinstance(file, _KeptCode) and bool(file.paths())

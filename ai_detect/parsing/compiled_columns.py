@@ -1,0 +1,99 @@
+"""A log's messages as columns by compiled code, with the results of plain `MessageReader`, `Masks` and Drain.
+
+Whatever only Python can do (a layout, a session key, masks of one's own) is done by Python here too; the rest stays
+fast.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from ai_detect.ingest.byte_dictionary import ByteDictionary
+from ai_detect.ingest.byte_regex import UnknownPattern
+from ai_detect.ingest.compiled import CAN_COMPILE, is_kept
+from ai_detect.ingest.header_columns import MessageBlock, read_columns, scan_lines
+from ai_detect.ingest.messages import MessageReader
+from ai_detect.parsing.byte_masking import ByteMasker, mask_texts
+from ai_detect.parsing.events import Messages
+from ai_detect.parsing.template_miner import TemplateMiner
+from ai_detect.parsing.values import MaskedValues
+from ai_detect.tables import NO_SESSION, Int32Array
+
+__all__ = ["CAN_COMPILE", "blocks_of", "is_ready", "masking_of", "read_messages"]
+
+
+def is_ready() -> bool:
+    """Whether the machine code is there, so that it starts within a second."""
+    return is_kept(scan_lines) and is_kept(mask_texts)
+
+
+def read_messages(reader: MessageReader, miner: TemplateMiner, learns: bool) -> Messages:
+    """The messages of a log, shown to the miner one by one where it `learns`."""
+    texts, keys = ByteDictionary(), ByteDictionary()
+    mask = masking_of(miner, texts)
+    learner = miner.byte_learner(texts) if learns else None
+    rows, values = [], []
+    for block in blocks_of(reader, keys):
+        text, masked_values = mask(block)
+        if learner is not None:
+            learner.add(text)
+        rows.append((block.offset, block.line, block.timestamp, text, block.session, block.level))
+        values.append(masked_values)
+    if learner is not None:
+        learner.flush()
+    return Messages.join(rows, MaskedValues.join(values), _strings(texts), _strings(keys))
+
+
+def _strings(dictionary: ByteDictionary) -> tuple[str, ...]:
+    return tuple(string.decode("utf-8", "surrogatepass") for string in dictionary)
+
+
+def blocks_of(reader: MessageReader, keys: ByteDictionary) -> Iterator[MessageBlock]:
+    """The messages of a log as columns, by compiled code where it can read this layout; keys are numbered in `keys`."""
+    try:
+        return read_columns(reader, keys)
+    except UnknownPattern:
+        return _blocks_of_batches(reader, keys)
+
+
+def _blocks_of_batches(reader: MessageReader, keys: ByteDictionary) -> Iterator[MessageBlock]:
+    for batch in reader:
+        texts = [text.encode("utf-8", "surrogatepass") for text in batch.text]
+        lengths = np.fromiter(map(len, texts), np.int64, len(texts))
+        ends = np.cumsum(lengths)
+        sessions = [
+            NO_SESSION if key is None else keys.number(key.encode("utf-8", "surrogatepass"))
+            for key in batch.session_key
+        ]
+        yield MessageBlock(
+            np.array(batch.offset, np.int64),
+            np.array(batch.line, np.int32),
+            np.array(batch.timestamp, np.int64),
+            np.array(batch.level, np.int8),
+            np.array(sessions, np.int32),
+            np.frombuffer(bytearray(b"".join(texts)), np.uint8),
+            ends - lengths,
+            ends,
+        )
+
+
+def masking_of(
+    miner: TemplateMiner, texts: ByteDictionary
+) -> Callable[[MessageBlock], tuple[Int32Array, MaskedValues]]:
+    """What gives the masked texts of a block by number, and their values."""
+    try:
+        masker = ByteMasker(miner.masks)
+    except UnknownPattern:
+        return lambda block: _masked_by_miner(block, miner, texts)
+    return lambda block: masker.mask(block.data, block.begins, block.ends, texts)
+
+
+def _masked_by_miner(
+    block: MessageBlock, miner: TemplateMiner, texts: ByteDictionary
+) -> tuple[Int32Array, MaskedValues]:
+    content = block.data.tobytes()
+    spans = zip(block.begins.tolist(), block.ends.tolist(), strict=True)
+    masked, values = miner.mask([content[begin:end].decode("utf-8", "surrogatepass") for begin, end in spans])
+    return np.array([texts.number(text.encode("utf-8", "surrogatepass")) for text in masked], np.int32), values

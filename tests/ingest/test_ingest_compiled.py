@@ -1,0 +1,66 @@
+"""Machine code that is kept is that of these sources, and never stands in the way of a run."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from ai_detect.ingest import compiled as module
+from ai_detect.ingest.compiled import compiled, is_kept
+
+
+def twice(number: int) -> int:
+    return 2 * number
+
+
+def test_code_that_is_not_whole_is_as_if_it_were_not_there(tmp_path: Path) -> None:
+    kept = module._KeptCode(str(tmp_path), "f-1.py311", "stamp")
+    kept.save(("int64",), ("code", b"x" * 100))
+    assert kept.load(("int64",)) == ("code", b"x" * 100)
+    assert kept.load(("float64",)) is None
+    (path,) = kept.paths()
+    whole = path.read_bytes()
+    for broken in (b"", whole[:-1], whole[:40], whole[:50] + b"?" + whole[51:], os.urandom(200)):
+        path.write_bytes(broken)
+        assert kept.load(("int64",)) is None
+    kept.flush()
+    assert not kept.paths()
+
+
+def test_code_that_cannot_be_written_is_not_kept(tmp_path: Path) -> None:
+    kept = module._KeptCode(str(tmp_path / "absent"), "f-1.py311", "stamp")
+    kept.save(("int64",), b"code")
+    assert kept.load(("int64",)) is None
+    assert not kept.paths()
+
+
+def test_the_stamp_is_of_the_content_of_every_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("ingest/compiled.py", "parsing/masks.py", "tables.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("LIMIT = 1\n")
+    monkeypatch.setattr(module, "__file__", str(tmp_path / "ingest" / "compiled.py"))
+    stamps = {module._stamp()}
+    for name in ("ingest/compiled.py", "parsing/masks.py", "tables.py"):
+        times = (tmp_path / name).stat().st_atime_ns, (tmp_path / name).stat().st_mtime_ns
+        (tmp_path / name).write_text("LIMIT = 2\n")
+        os.utime(tmp_path / name, ns=times)  # as where an archive sets one time for all files
+        stamps.add(module._stamp())
+    assert len(stamps) == 4
+
+
+def test_a_numba_that_keeps_code_otherwise_compiles_in_each_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Other:
+        pass
+
+    monkeypatch.setattr(module, "IndexDataCacheFile", Other)
+    function = compiled(twice)
+    assert function(4) == 8
+    assert not is_kept(function)
+
+
+def test_functions_stay_as_they_are_where_numba_is_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CAN_COMPILE", False)
+    assert compiled(twice) is twice
+    assert not is_kept(twice)

@@ -1,0 +1,111 @@
+"""Compiled masking gives the texts and values of `Masks.mask`, for every text and for masks of one's own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ai_detect.ingest.byte_dictionary import ByteDictionary
+from ai_detect.ingest.byte_regex import UnknownPattern
+from ai_detect.parsing.byte_masking import ByteMasker
+from ai_detect.parsing.masking import DEFAULT_MASKS, Masks
+from ai_detect.parsing.values import MaskedValues, packed
+from ai_detect.tables import MAX_VALUES
+
+MASKER = ByteMasker(DEFAULT_MASKS)
+OWN = Masks((("ID", r"id=(?:\d+|none)"), ("WORD", r"[a-c]{2,}(?=-|$)"), ("N\u00e4", r"(?i:x)+\d{0,2}")))
+
+#: What masks begin with, hold and end at, in pieces that fit together in many ways.
+PIECES = st.sampled_from([
+    "2024-05-06", "T07:08:09", ".123", "Z", "+01:00", "06/May/2024", ":07:08:09", "Mon, ", "Jan ", "Feb 28 ",
+    "12:13:14", "12", "abcdef", "deadbeef", "0x1F", "a@b.c", "user.n+x@h-1.de", "http://x.y/z?a=1", "/a/b/c", "/",
+    "C:\\x\\y", "1.2.3.4", "10.250.19.102", ":80", ":54106", "::1", "fe80::1:2", "1f:2e:3d:4c:5b:6a", "-", "_", ".",
+    ",", "1e5", "1,234", "1,234,567.8", "0,123,456", "9999999999999999999", "12345678901234567890", "ms", "KB",
+    "GB/s", "s", "A1b2C3d4E5f6G7h8I9j0kL", "12345678-1234-1234-1234-123456789abc", "x", "Z", "'", "(", ")", "=",
+    "+", "5", "99999", ":", "<", "<NUM>", "<*>", "<SESSION>", "id=7", "id=none", "ab-", "ccc", "X9", "xx", "é",
+    "\udc80", "\x00", "\t", "%", "blk_-16089996879", "#", "key=val", "123456789012345678.5", "1.5e-30", "00", "-0",
+    "7h", "12-34-56-78-9a-bc", "12:34:56:78:9a:bc", "01/Jan/2024", "12/", "2024-",
+    " ",
+])  # fmt: skip
+TEXTS = st.lists(PIECES, max_size=9).map("".join) | st.text(st.characters(max_codepoint=127), max_size=40)
+
+
+def check(masks: Masks, masker: ByteMasker, texts: Sequence[str]) -> None:
+    encoded = [text.encode("utf-8", "surrogatepass") for text in texts]
+    ends = np.cumsum([len(text) for text in encoded], dtype=np.int64)
+    begins = ends - [len(text) for text in encoded]
+    dictionary = ByteDictionary()
+    data = np.frombuffer(b"".join(encoded), np.uint8)
+    numbers, values = masker.mask(data, begins, ends, dictionary)
+    expected = [masks.mask(text) for text in texts]
+    strings = [string.decode("utf-8", "surrogatepass") for string in dictionary]
+    assert [strings[number] for number in numbers] == [masked for masked, _ in expected]
+    assert strings == list(dict.fromkeys(masked for masked, _ in expected))
+    plain = MaskedValues.of([packed(originals[:MAX_VALUES]) for _, originals in expected])
+    np.testing.assert_array_equal(values.counts, plain.counts)
+    np.testing.assert_array_equal(values.number.view(np.int32), plain.number.view(np.int32))  # the sign of zero too
+    np.testing.assert_array_equal(values.key, plain.key)
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.lists(TEXTS.filter(bool), min_size=1, max_size=12))
+def test_our_masks(texts: list[str]) -> None:
+    check(DEFAULT_MASKS, MASKER, texts)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(TEXTS.filter(bool), min_size=1, max_size=12))
+def test_masks_of_ones_own(texts: list[str]) -> None:
+    check(OWN, ByteMasker(OWN), texts)
+
+
+def test_every_pair_of_pieces_next_to_each_other() -> None:
+    pieces = [
+        " ",
+        "a",
+        "dead",
+        "12",
+        "1234",
+        "12345678",
+        "1.2.3.4",
+        ":",
+        "-",
+        "/",
+        "_",
+        ".",
+        ",",
+        "@",
+        "%",
+        "+",
+        "\\",
+        "=",
+    ]
+    texts = [f"{a}{b}{c}{d}" for a in pieces for b in pieces for c in pieces for d in ("", "7", "ab", " ")]
+    check(DEFAULT_MASKS, MASKER, texts)
+
+
+def test_the_dictionary_grows_and_long_texts_are_left_to_python() -> None:
+    texts = [
+        f"word{'abcdefghij'[i % 10]}{'klmnopqrst'[i // 10 % 10]} " * (i % 40 + 1) + f"x{i:b}y" for i in range(2000)
+    ]
+    check(DEFAULT_MASKS, MASKER, [*texts, "1 " * 4096, "1 " * 5000, "a" * 8192, "/" * 8192, *texts])
+
+
+@pytest.mark.parametrize(
+    "masks",
+    [
+        Masks(()),
+        Masks((("A", "a"),), in_turn=True),
+        Masks((("A", "a*"),)),
+        Masks((("A", r"(?<=bc)a"),)),
+        Masks((("A", r"(a)\1"),)),
+        Masks(tuple(("A", "a") for _ in range(64))),
+    ],
+)
+def test_masks_that_only_python_can_apply_are_refused(masks: Masks) -> None:
+    with pytest.raises(UnknownPattern):
+        ByteMasker(masks)

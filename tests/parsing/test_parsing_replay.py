@@ -1,0 +1,100 @@
+"""The replay leaves Drain in the very state, and gives every line the very cluster, that adding each line would."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ai_detect.ingest.byte_dictionary import ByteDictionary
+from ai_detect.parsing import replay
+from ai_detect.parsing.replay import DrainReplay
+from ai_detect.parsing.template_miner import TemplateMiner
+
+#: Few words and few children of a node, so that clusters change under texts that were decided before.
+WORDS = st.sampled_from(["a", "b", "c", "<NUM>", "x9", "7", "<\\*>", "é", "\udc80", "_", "a_b"])
+MESSAGES = st.lists(st.lists(WORDS, min_size=1, max_size=5).map(" ".join), min_size=1, max_size=12) | st.lists(
+    st.lists(st.sampled_from("abcd"), min_size=4, max_size=4).map(" ".join), min_size=6, max_size=12
+)
+STREAMS = MESSAGES.flatmap(lambda messages: st.lists(st.sampled_from(messages), max_size=120))
+OPTIONS = st.fixed_dictionaries(
+    {
+        "depth": st.integers(3, 6),
+        "similarity": st.sampled_from([0.3, 0.5, 0.65, 1.0]),
+        "max_children": st.integers(2, 4),
+        "max_clusters": st.sampled_from([None, None, None, 2, 5]),
+        "extra_delimiters": st.sampled_from([(), ("_",), ("<", "a")]),
+        "numeric_tokens_vary": st.booleans(),
+    }
+)
+
+
+def replayed(stream: list[str], miner: TemplateMiner, n_at_once: int) -> list[int]:
+    texts = ByteDictionary()
+    learner = miner.byte_learner(texts)
+    clusters: list[int] = []
+    for begin in range(0, len(stream), n_at_once):
+        numbers = [texts.number(text.encode("utf-8", "surrogatepass")) for text in stream[begin : begin + n_at_once]]
+        clusters += learner.add(np.array(numbers, np.int32)).tolist()
+    learner.flush()
+    return clusters
+
+
+@pytest.mark.parametrize("many", [1, replay.MANY_CLUSTERS])
+def test_random_streams(many: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replay, "MANY_CLUSTERS", many)
+    check_stream()
+
+
+@settings(max_examples=300, deadline=None)
+@given(stream=STREAMS, options=OPTIONS, n_at_once=st.sampled_from([1, 7, 1000]))
+def check_stream(stream: list[str], options: dict[str, Any], n_at_once: int) -> None:
+    plain, fast = TemplateMiner(**options), TemplateMiner(**options)
+    assert replayed(stream, fast, n_at_once) == plain.learn(stream)
+    assert fast.to_json() == plain.to_json()
+    more = [*stream, *stream[::-1], "a new one", "b new one"]  # and on from a state that was stored
+    plain, fast = (TemplateMiner.from_json(miner.to_json()) for miner in (plain, fast))
+    assert replayed(more, fast, n_at_once) == plain.learn(more)
+    assert fast.to_json() == plain.to_json()
+
+
+def test_drain_is_asked_only_where_something_may_change() -> None:
+    stream = [f"{word} went {i % 3}" for i in range(200) for word in ("one", "two")]
+    miner = TemplateMiner(numeric_tokens_vary=False)
+    asked: list[str] = []
+    add = miner._drain.add_log_message
+    miner._drain.add_log_message = lambda text: (asked.append(text), add(text))[1]
+    replayed(stream, miner, 64)
+    assert len(asked) < 20
+    assert sum(size for _, size, _ in miner.clusters) == len(stream)
+
+
+@pytest.mark.parametrize("many", [1, replay.MANY_CLUSTERS])
+@pytest.mark.parametrize("depth", [3, 4, 5])
+def test_changed_leaves_are_decided_anew(many: int, depth: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Messages so alike that a stale decision shows in every few streams."""
+    monkeypatch.setattr(replay, "MANY_CLUSTERS", many)
+    for seed in range(60):
+        rng = random.Random(seed)
+        messages = [" ".join(rng.choice("abcd") for _ in range(5)) for _ in range(14)]
+        stream = [rng.choice(messages) for _ in range(120)]
+        options: dict[str, Any] = {"similarity": 0.4, "depth": depth, "max_children": 3}
+        plain, fast = TemplateMiner(**options), TemplateMiner(**options)
+        assert replayed(stream, fast, 50) == plain.learn(stream)
+        assert fast.clusters == plain.clusters
+
+
+def test_a_drain_that_forgets_is_refused() -> None:
+    with pytest.raises(ValueError, match="forgets"):
+        DrainReplay(TemplateMiner(max_clusters=2)._drain, ByteDictionary(), lambda n: None)
+
+
+def test_frozen_templates_learn_nothing() -> None:
+    miner = TemplateMiner()
+    miner.freeze()
+    with pytest.raises(ValueError, match="frozen"):
+        miner.byte_learner(ByteDictionary())
