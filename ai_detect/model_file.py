@@ -41,6 +41,10 @@ _FORMAT = 3
 _SUSPECTS_NAMED = 3
 
 
+class _OlderFormatError(CheckpointError):
+    """A model of a format that this version no longer reads."""
+
+
 class _HistoryRow(BaseModel):
     """The training run at one evaluation."""
 
@@ -165,7 +169,7 @@ def _read_model_json(folder: Path) -> ModelFile:
             f"{path} has format version {version}, this program reads up to {_FORMAT}: update ai-detect"
         )
     if type(version) is int and version < _FORMAT:
-        raise CheckpointError(
+        raise _OlderFormatError(
             f"{path} has format version {version}, this program reads {_FORMAT}: resume_train.py makes the model anew "
             "from its checkpoints, without training"
         )
@@ -178,6 +182,17 @@ def _read_model_json(folder: Path) -> ModelFile:
     if set(checked.parts) != set(MODEL_PARTS):
         raise CheckpointError(f"{path} does not list the parts of a model")
     return checked
+
+
+def is_older_format(folder: Path) -> bool:
+    """Whether the folder holds a model of a format that this version no longer reads."""
+    try:
+        _read_model_json(folder)
+    except _OlderFormatError:
+        return True
+    except CheckpointError:
+        return False
+    return False
 
 
 def _read_part(path: Path, sha256: str) -> bytes:

@@ -28,7 +28,7 @@ from ai_detect.config import DetectionSettings, TrainingSettings
 from ai_detect.errors import CheckpointError, ConfigError, DataError
 from ai_detect.ingest.fingerprint import fingerprint_sources
 from ai_detect.ingest.log_reader import find_sources
-from ai_detect.model_file import MODEL_CARD, settings_of_checkpoint
+from ai_detect.model_file import MODEL_CARD, is_older_format, settings_of_checkpoint
 from ai_detect.pipeline import encoder_of_checkpoint
 from ai_detect.process_group import ProcessGroup
 from ai_detect.sequences.parsed_log import learn_log, match_log
@@ -183,7 +183,7 @@ def _plan(command: ResumeCommand, state: TrainerState, differences: Sequence[Dif
         return EpochPlan(
             state.planned_epochs, "fit", f"the run is finished: {named} fits anew, --num_epochs N would train on"
         )
-    is_done = state.phase == "fit" and finished_step == state.step
+    is_done = state.phase == "fit" and finished_step == state.step and not is_older_format(model_dir_of(command))
     if command.total_steps is not None and state.step >= command.total_steps:
         origin = f"{state.step}/{command.total_steps} steps are done"
         return EpochPlan(state.planned_epochs, "nothing" if is_done else "fit", f"nothing to train: {origin}")

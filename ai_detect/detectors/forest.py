@@ -21,8 +21,8 @@ _N_TREES, _MAX_SAMPLES = 100, 256
 _BEYOND = 0.25
 #: Rows that walk through the trees at once; only memory depends on it.
 _BLOCK = 512
-#: Beyond any path, and any number of trees.
-_LONGEST, _MOST_TREES = 1e6, 1 << 16
+#: Nodes of a tree that tells so many rows apart, and beyond any path; a tree is walked no longer than it is deep.
+_MOST_NODES, _LONGEST = 2 * _MAX_SAMPLES - 1, 1e6
 
 
 @dataclass(frozen=True)
@@ -96,8 +96,10 @@ class Forest:
         check_array("paths of a forest", forest.path, np.float64, (n,), low=0, high=_LONGEST)
         check_array("scale of a forest", forest.scale, np.float64, (2,), low=-1, high=_LONGEST)
         sizes = np.diff(forest.first)
-        if not 0 < len(sizes) <= _MOST_TREES or (sizes <= 0).any() or forest.scale[0] < 1e-3:
-            raise ValueError("a forest without trees, or with empty ones")
+        if not 0 < len(sizes) <= _N_TREES or (sizes <= 0).any() or (sizes > _MOST_NODES).any():
+            raise ValueError("a forest of no trees, too many, empty or too large ones")
+        if forest.scale[0] < 1e-3:
+            raise ValueError("a forest whose mean path has no length")
         inner, end = np.flatnonzero(forest.column >= 0), np.repeat(forest.first[1:], sizes)
         for child in (forest.left[inner], forest.right[inner]):
             if (child <= inner).any() or (child >= end[inner]).any():

@@ -144,7 +144,7 @@ def _above_mistakes(level: float, surprisals: Float64Array, suspected: BoolArray
     beyond = surprisals >= level
     if not (suspected & beyond).any():
         return level
-    highest = float(np.quantile(surprisals[suspected & beyond], _MISTAKEN))
+    highest = float(np.quantile(surprisals[suspected & beyond], _MISTAKEN, method="lower"))
     values = np.append(level, np.unique(surprisals[beyond & (surprisals <= highest)]))
     widest = int(np.diff(values).argmax()) if len(values) > 1 else 0
     return float(values[widest : widest + 2].mean())

@@ -18,8 +18,8 @@ MAX_NAME = 80
 #: From so many new messages on that differ from a known one in one word, if they are half of them, masks are missing;
 #: so many are compared.
 MANY_UNMASKED, MAX_COMPARED = 20, 10_000
-#: Anomalies of one kind are told of as drift from this share of the sessions and this number on; any anomalies from
-#: this larger share on.
+#: Anomalies of one kind are told of as drift from this share of the sessions and this number on; those of all other
+#: kinds from this larger share on.
 FREQUENT, MANY_ALIKE, MOSTLY = 0.05, 20, 0.2
 #: What a rule was asked for: {share} or {n}, the number that was given, and {rate}, the false-alarm rate that it is.
 _ASKED = {
@@ -89,19 +89,21 @@ def drift_notes(findings: Sequence[Mapping[str, Any]], n_sessions: int) -> list[
     for finding in findings:
         if finding["reasons"]:
             kinds.setdefault((finding["reasons"][0]["kind"], finding["reasons"][0]["template"]), []).append(finding)
+    notes, n_others = [], len(findings)
     largest = max(kinds.values(), key=len, default=[])
     if len(largest) >= FREQUENT * n_sessions and len(largest) >= MANY_ALIKE:
-        return [
+        n_others -= len(largest)
+        notes.append(
             f"{len(largest):,} of {len(findings):,} anomalies, {percent(len(largest) / n_sessions)} of the sessions, "
             f"are one kind, such as {cut(visible(largest[0]['session']), MAX_NAME)}: if this is normal by now, train "
             "again on a log that holds it"
-        ]
-    if len(findings) > MOSTLY * n_sessions:
-        return [
+        )
+    if n_others > MOSTLY * n_sessions:
+        notes.append(
             f"{percent(len(findings) / n_sessions)} of the sessions are over the threshold: this log differs from the "
             "training log as a whole; if it is normal by now, train again on a newer log"
-        ]
-    return []
+        )
+    return notes
 
 
 def data_quality_notes(events: EventTable, sessions: SessionTable) -> list[str]:

@@ -190,7 +190,7 @@ class Recorder:
 
 @contextmanager
 def recorded() -> Iterator[Recorder]:
-    """Notes what the held-out scores are made of, and the last of them: a dirty log is judged twice."""
+    """Notes what the held-out scores of the last DetectorBank are made of."""
     recorder, held_out_scores, settle = Recorder(), ensemble._held_out_scores, ensemble._settled
 
     def record(

@@ -32,6 +32,15 @@ def test_new_detectors_for_a_finished_run_train_nothing(run: Run, tmp_path: Path
         assert settings["detection_method"] == flags[-1] and settings["session_regex"] == SHOP_SESSION
         assert (folder / "model" / "model.safetensors").read_bytes() == weights
 
+    card = folder / "model" / "model.json"
+    card.write_text(json.dumps({**json.loads(card.read_bytes()), "format_version": 2}))
+    result = run("detect", "--log_file", tmp_path / "eval.log", "--model_dir", folder / "model")
+    assert result.code == 4 and "resume_train.py makes the model anew from its checkpoints, without tr" in result.err
+    result = run("resume", *files, *folders)
+    assert result.code == 0 and "only the fit stage is left" in result.err
+    assert json.loads(card.read_bytes())["format_version"] > 2
+    assert (folder / "model" / "model.safetensors").read_bytes() == weights
+
     oldest = min(folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
     result = run("resume", *files, *folders, "--checkpoint_path", oldest, "--detection_method", "knn")
     assert result.code == 0, result.err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -75,3 +76,23 @@ def test_a_forest_that_leads_nowhere_is_refused(
     changed = change(arrays[name]).astype(arrays[name].dtype)
     with pytest.raises(ValueError, match="forest"):
         Forest.from_state({**arrays, name: changed}, 7)
+
+
+def test_a_forest_that_would_be_walked_for_hours_is_refused() -> None:
+    """Each node before its children, but a hundred thousand in one row, or as many trees."""
+    n = 100_000
+    node = np.arange(n)
+    is_leaf = node == n - 1
+    chain = Forest(
+        first=np.array([0, n]),
+        column=np.where(is_leaf, -1, 0).astype(np.int32),
+        threshold=np.zeros(n),
+        left=np.where(is_leaf, 0, node + 1).astype(np.int32),
+        right=np.where(is_leaf, 0, node + 1).astype(np.int32),
+        path=np.zeros(n),
+        scale=np.array([10.0, -0.5]),
+    )
+    trees = replace(chain, first=np.arange(n + 1), column=np.full(n, -1, np.int32))
+    for forest in (chain, trees):
+        with pytest.raises(ValueError, match="a forest of no trees, too many, empty or too large ones"):
+            Forest.from_state(vars(forest), 7)

@@ -438,6 +438,16 @@ def test_the_alarm_begins_in_the_gap_above_the_suspects_that_look_normal() -> No
     assert threshold.surprisal == pytest.approx(7, abs=0.1)
 
 
+def test_no_more_than_the_mistaken_share_of_few_suspects_is_given_up() -> None:
+    """Of two suspects none may be given up, however wide the gap above the lower one."""
+    surprisals = np.concatenate([np.linspace(0, 4.9, 98), [6.4], [5, 15]])
+    suspected = surprisals >= 5
+    suspected[-3] = False
+    threshold = choose_threshold(surprisals, suspected, ~suspected, AlarmSettings())
+    assert threshold.rule == "suspects"
+    assert threshold.surprisal <= 5
+
+
 def test_a_method_that_does_not_see_the_suspects_does_not_report_most_of_the_log() -> None:
     surprisals = np.linspace(0.01, 6, 1000)
     suspected = np.arange(1000) % 17 == 0

@@ -176,6 +176,9 @@ def test_a_kind_of_anomaly_that_became_frequent_is_told() -> None:
     assert drift_notes([finding(at, "flushed") for at in range(5)], 50) == []
     (told,) = drift_notes([finding(at, f"other {at}") for at in range(30)], 100)
     assert told.startswith("30 % of the sessions are over the threshold")
+    of_a_kind, as_a_whole = drift_notes([finding(at, f"kind {at % 10}") for at in range(900)], 1000)
+    assert of_a_kind.startswith("90 of 900 anomalies, 9 % of the sessions, are one kind")
+    assert as_a_whole.startswith("90 % of the sessions are over the threshold")
 
 
 def test_anomalies_are_ranked_by_score_then_order() -> None:
