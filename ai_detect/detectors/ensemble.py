@@ -20,7 +20,7 @@ from ai_detect.detectors.calibration import TailCalibration
 from ai_detect.detectors.comparison import Comparison
 from ai_detect.detectors.components import COMPONENTS, METHODS, Component, components_of
 from ai_detect.detectors.stored_bank import FORMAT, MOST_SURPRISED, StoredBank
-from ai_detect.detectors.suspicion import trusted
+from ai_detect.detectors.suspicion import cleanness, trusted
 from ai_detect.detectors.threshold import Threshold, asked_threshold, choose_threshold, score_of
 from ai_detect.detectors.views import SessionEvidence
 from ai_detect.errors import ConfigError, DataError
@@ -116,7 +116,7 @@ class DetectorBank:
         methods: dict[str, MethodFit] = {}
         fused: dict[str, Float64Array] = {}
         for method in METHODS:
-            weights = _weights(components_of(method), surprisals, settings.fusion_method)
+            weights = _weights(components_of(method), surprisals, settings.fusion_method, cleanness(suspects))
             names = _alone_and_mean(method, settings.fusion_method, int(normal.sum()))
             alone = _fit_alone(names, held_out, surprisals, weights, settings.fusion_method, normal)
             statistic = _statistic(held_out, surprisals, weights, alone, settings.fusion_method)
@@ -404,15 +404,15 @@ def _statistic(
 
 
 def _weights(
-    components: Sequence[Component], surprisals: Mapping[str, Float64Array], fusion: FusionMethod
+    components: Sequence[Component], surprisals: Mapping[str, Float64Array], fusion: FusionMethod, clean: float
 ) -> dict[str, float]:
-    """Weights of a method's components, frozen at fit; their sum is 1.
+    """Weights of a method's components, frozen at fit; their sum is 1. `clean` as by `cleanness`.
 
     `dynamic_weight` multiplies the prior by the agreement with the others on the training sessions: a view that is
     noise on this log is hardly heard, and one that sees what no other sees keeps a little of its voice.
     """
     names = [component.name for component in components]
-    weights = np.array([1.0 if fusion in ("max", "mean") else component.prior for component in components])
+    weights = np.array([1.0 if fusion in ("max", "mean") else component.weight(clean) for component in components])
     if fusion == "dynamic_weight" and len(names) > 1:
         each = np.stack([surprisals[name] for name in names])
         others = weights @ each - weights[:, None] * each

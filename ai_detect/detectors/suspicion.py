@@ -49,9 +49,14 @@ def trusted(suspects: BoolArray) -> BoolArray:
     """
     kept = ~suspects
     numbers = np.flatnonzero(suspects)
-    credit = float(np.clip(2 - suspects.mean() / _BY_CHANCE, 0, 1)) if len(suspects) else 1.0
-    kept[numbers[np.linspace(0, len(numbers) - 1, round(credit * len(numbers))).astype(np.int64)]] = True
+    n_kept = round(cleanness(suspects) * len(numbers))
+    kept[numbers[np.linspace(0, len(numbers) - 1, n_kept).astype(np.int64)]] = True
     return kept
+
+
+def cleanness(suspects: BoolArray) -> float:
+    """How clean a log is taken to be: 1 with no more suspects than by chance, 0 with twice as many and more."""
+    return float(np.clip(2 - suspects.mean() / _BY_CHANCE, 0, 1)) if len(suspects) else 1.0
 
 
 def _distinct_sets(sequences: SequenceTable) -> tuple[UInt8Array, Int64Array]:

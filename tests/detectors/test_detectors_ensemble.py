@@ -274,3 +274,19 @@ def test_nothing_is_heard_alone_where_few_sessions_calibrate_or_all_components_a
     assert ensemble._alone_and_mean("ensemble", "mean", least) == []
     assert ensemble._alone_and_mean("knn", "static_weight", least) == []
     assert list(bank.methods["ensemble"].alone) == ["mean", "tails:values"]
+
+
+def test_distances_between_session_vectors_say_less_where_the_log_is_dirty(bank: DetectorBank) -> None:
+    sessions = normal_log(400)
+    sessions[::20] = [[0, 6, 7, 8, 6, 7, 8, 4]] * 20
+    dirty = bank_of(evidence_of(sessions), event_vectors(), SETTINGS)
+    assert not bank.suspected.any()
+    assert dirty.suspected.sum() == 20
+
+    def share(made: DetectorBank) -> float:
+        weights = made.methods["ensemble"].weights
+        return weights["knn:embedding"] / weights["iforest:profile"]
+
+    prior = next(component for component in COMPONENTS if component.name == "knn:embedding")
+    assert share(bank) == pytest.approx(prior.prior)
+    assert share(dirty) == pytest.approx(prior.prior_if_dirty)
