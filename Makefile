@@ -44,6 +44,7 @@ benchmark: $(STAMP)
 	$(BIN)/python tests/benchmarks/detection.py --ablation --output docs/benchmarks-detection.md
 	$(BIN)/python tests/benchmarks/false_alarms.py --output docs/benchmarks-false-alarms.md
 	$(BIN)/python tests/benchmarks/attribution.py --output docs/benchmarks-attribution.md
+	$(BIN)/python tests/benchmarks/priors.py --output docs/benchmarks-priors.md
 
 clean:
 	rm -rf $(VENV) .demo build *.egg-info
