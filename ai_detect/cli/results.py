@@ -145,7 +145,7 @@ def print_summary(described: ScoredLog, folder: Path, shown: int = 5) -> None:
         print(f"  {finding['score']:.4f}  {visible(finding['session'])}  {place}  {finding['summary']}{like_it}")
     if n_left := sum(map(len, groups[shown:])):
         kinds = "one other kind" if len(groups) == shown + 1 else f"{len(groups) - shown:,} other kinds"
-        print(f"  ... and {n_left:,} of {kinds}")
+        print(f"  ... and {n_left:,} more of {kinds}")
     print_notes(described)
     print(f"results in {folder}")
 

@@ -110,7 +110,7 @@ def test_the_console_names_each_kind_of_anomaly_once(run: Run, shop: Shop, tmp_p
     n_kinds = len({(reason["kind"], reason.get("template")) for reason in kinds})
     shown = re.findall(r"^  0\.\d{4}  .*?(?:\[([\d,]+) more like this\])?$", result.out, re.MULTILINE)
     assert len(shown) == min(n_kinds, 5)
-    left = re.search(r"\.\.\. and ([\d,]+) of ", result.out)
+    left = re.search(r"\.\.\. and ([\d,]+) more of ", result.out)
     told = len(shown) + sum(int(more) for more in shown if more) + (int(left[1]) if left else 0)
     assert told == len(findings) > n_kinds > 1
 
