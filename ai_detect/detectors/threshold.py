@@ -17,6 +17,9 @@ Rule = Literal["budget", "suspects", "contamination", "false_alarm_rate", "max_a
 BUDGET = 0.003
 #: Share of the suspects that may be normal after all: rare sets of events make a session suspect, and nothing else.
 _MISTAKEN = 0.15
+#: Most that the level is raised for them, in nats: alarms that half as many normal sessions raise. Faults of another
+#: kind than the suspects need not stand out as much as these.
+_MOST_RAISED = float(np.log(2))
 #: More than half of all sessions are never reported as false alarms, whatever number of them a day would be allowed.
 _HIGHEST_RATE = 0.5
 _NS_PER_DAY = 86_400 * 1e9
@@ -51,9 +54,9 @@ def choose_threshold(
     """The threshold from the fused -ln p of held-out training sessions, duplicates kept, and from what the user knows.
 
     Without a number from the user: where suspects are so many that they are not trusted, the threshold that tells them
-    best from the others (highest F1), with no more than twice as many beyond, moved up to the widest gap among the
-    lowest `_MISTAKEN` of those; else `BUDGET` of the sessions may lie beyond, and where that is no session at all, the
-    threshold lies beyond them all.
+    best from the others (highest F1), with no more than twice as many beyond, moved up towards the widest gap among
+    the lowest `_MISTAKEN` of those; else `BUDGET` of the sessions may lie beyond, and where that is no session at all,
+    the threshold lies beyond them all.
     """
     if (asked := asked_threshold(surprisals, alarm, sessions_per_day)) is not None:
         return asked
@@ -140,14 +143,16 @@ def _between(surprisals: Float64Array, suspected: BoolArray) -> float:
 
 
 def _above_mistakes(level: float, surprisals: Float64Array, suspected: BoolArray) -> float:
-    """The middle of the widest gap between `level` and what `_MISTAKEN` of the suspects beyond it do not reach."""
+    """The middle of the widest gap between `level` and what `_MISTAKEN` of the suspects beyond it do not reach, or as
+    far towards it as `_MOST_RAISED` goes.
+    """
     beyond = surprisals >= level
     if not (suspected & beyond).any():
         return level
     highest = float(np.quantile(surprisals[suspected & beyond], _MISTAKEN, method="lower"))
     values = np.append(level, np.unique(surprisals[beyond & (surprisals <= highest)]))
     widest = int(np.diff(values).argmax()) if len(values) > 1 else 0
-    return float(values[widest : widest + 2].mean())
+    return min(float(values[widest : widest + 2].mean()), level + _MOST_RAISED)
 
 
 def _at_most(share: float, surprisals: Float64Array) -> float:

@@ -428,14 +428,14 @@ def test_evaluate_takes_the_terms_too(run: Run, shop: Shop, tmp_path: Path) -> N
     assert "for 3 % false alarms" in (tmp_path / "evaluation_report.md").read_text()
 
 
-def test_the_alarm_begins_in_the_gap_above_the_suspects_that_look_normal() -> None:
+def test_the_alarm_begins_above_the_suspects_that_look_normal() -> None:
     """Of 200 suspects 20 lie just beyond the others; the gap above these is wider than the one below."""
-    others, mistaken, real = np.linspace(0, 5, 5000), np.linspace(5.5, 6, 20), np.linspace(8, 9, 180)
+    others, mistaken, real = np.linspace(0, 5, 5000), np.linspace(5.2, 5.5, 20), np.linspace(8, 9, 180)
     surprisals = np.concatenate([others, mistaken, real])
     suspected = np.arange(len(surprisals)) >= len(others)
     threshold = choose_threshold(surprisals, suspected, ~suspected, AlarmSettings())
     assert threshold.rule == "suspects"
-    assert threshold.surprisal == pytest.approx(7, abs=0.1)
+    assert 5.5 < threshold.surprisal < 5.2 + np.log(2)  # and not far above: other faults may stand out less
 
 
 def test_no_more_than_the_mistaken_share_of_few_suspects_is_given_up() -> None:
