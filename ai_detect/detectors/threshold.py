@@ -17,9 +17,6 @@ Rule = Literal["budget", "suspects", "contamination", "false_alarm_rate", "max_a
 BUDGET = 0.003
 #: Share of the suspects that may be normal after all: rare sets of events make a session suspect, and nothing else.
 _MISTAKEN = 0.15
-#: Most that the level is raised for them, in nats: alarms that half as many normal sessions raise. Faults of another
-#: kind than the suspects need not stand out as much as these.
-_MOST_RAISED = float(np.log(2))
 #: More than half of all sessions are never reported as false alarms, whatever number of them a day would be allowed.
 _HIGHEST_RATE = 0.5
 _NS_PER_DAY = 86_400 * 1e9
@@ -54,19 +51,21 @@ def choose_threshold(
     """The threshold from the fused -ln p of held-out training sessions, duplicates kept, and from what the user knows.
 
     Without a number from the user: where suspects are so many that they are not trusted, the threshold that tells them
-    best from the others (highest F1), with no more than twice as many beyond, moved up towards the widest gap among
-    the lowest `_MISTAKEN` of those; else `BUDGET` of the sessions may lie beyond, and where that is no session at all,
-    the threshold lies beyond them all.
+    best from the others (highest F1), with no more than twice as many beyond, moved up to the widest gap among the
+    lowest `_MISTAKEN` of those, but not beyond what is used else: `BUDGET` of the sessions may lie beyond, and where
+    that is no session at all, the threshold lies beyond them all.
     """
     if (asked := asked_threshold(surprisals, alarm, sessions_per_day)) is not None:
         return asked
     rule: Rule = "budget"
+    within_budget = _exceeded_by(BUDGET, len(surprisals))
     if not trusted.all():
         most = 2 * float(suspected.mean())  # a method that does not see the suspects would flag nearly all
         level = max(_between(surprisals, suspected), _at_most(most, surprisals))
-        level, rule = _above_mistakes(level, surprisals, suspected), "suspects"
+        # other faults need not stand out as much as these suspects: never fewer alarms than on a clean log
+        level, rule = min(_above_mistakes(level, surprisals, suspected), within_budget), "suspects"
     else:
-        level = _exceeded_by(BUDGET, len(surprisals))
+        level = within_budget
     return Threshold(level, rule, float((surprisals >= level).mean()))
 
 
@@ -143,16 +142,14 @@ def _between(surprisals: Float64Array, suspected: BoolArray) -> float:
 
 
 def _above_mistakes(level: float, surprisals: Float64Array, suspected: BoolArray) -> float:
-    """The middle of the widest gap between `level` and what `_MISTAKEN` of the suspects beyond it do not reach, or as
-    far towards it as `_MOST_RAISED` goes.
-    """
+    """The middle of the widest gap between `level` and what `_MISTAKEN` of the suspects beyond it do not reach."""
     beyond = surprisals >= level
     if not (suspected & beyond).any():
         return level
     highest = float(np.quantile(surprisals[suspected & beyond], _MISTAKEN, method="lower"))
     values = np.append(level, np.unique(surprisals[beyond & (surprisals <= highest)]))
     widest = int(np.diff(values).argmax()) if len(values) > 1 else 0
-    return min(float(values[widest : widest + 2].mean()), level + _MOST_RAISED)
+    return float(values[widest : widest + 2].mean())
 
 
 def _at_most(share: float, surprisals: Float64Array) -> float:
