@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import pickle
+import stat
 from collections.abc import Callable
 from contextlib import suppress
 from hashlib import sha256
@@ -44,8 +45,11 @@ class _KeptCode(IndexDataCacheFile):
 
     numba's own files ask whether the file of a function has changed, but not those of the functions that it calls, name
     new code before it is written, and end the process where they are broken or the disk is full. Here a file that is
-    not whole is compiled again, and one that cannot be written is not kept. Like Python's own .pyc files these hold
-    code, and lie where only who may change the program may write; nothing that a user hands on is among them.
+    not whole is compiled again, and one that cannot be written is not kept.
+
+    What is kept is code, like Python's own .pyc files, and numba's pickle: its digest shows damage, not who wrote it.
+    So file and folder must be this user's or root's and not open to everybody's writing. Whether a group may write is
+    for whoever gave it the folder, as it is with the program itself.
     """
 
     @classmethod
@@ -56,7 +60,10 @@ class _KeptCode(IndexDataCacheFile):
     def load(self, key: Any) -> Any:
         """The code of a signature; None where there is none."""
         try:
-            content = self._path(key).read_bytes()
+            with self._path(key).open("rb") as file:
+                if not (_only_ours(os.fstat(file.fileno())) and _only_ours(os.stat(self._cache_path))):
+                    return None
+                content = file.read()
         except OSError:
             return None
         digest, data = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
@@ -83,6 +90,13 @@ class _KeptCode(IndexDataCacheFile):
     def _beginning(self) -> str:
         base = self._index_name.removesuffix(".nbi")
         return os.path.join(self._cache_path, f"{base}.{_STAMP}.")
+
+
+def _only_ours(found: os.stat_result) -> bool:
+    """Whether a file or folder belongs to this user or to root, and is not open to everybody's writing."""
+    if not hasattr(os, "geteuid"):  # folders of a Windows user are closed to others
+        return True
+    return found.st_uid in (0, os.geteuid()) and not found.st_mode & stat.S_IWOTH
 
 
 def compiled(function: F) -> F:

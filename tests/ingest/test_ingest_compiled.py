@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,23 @@ def test_code_that_is_not_whole_is_as_if_it_were_not_there(tmp_path: Path) -> No
         assert kept.load(("int64",)) is None
     kept.flush()
     assert not kept.paths()
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="files have no owner and mode here")
+def test_code_that_others_may_have_written_is_not_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = module._KeptCode(str(tmp_path), "f-1.py311", "stamp")
+    kept.save(("int64",), b"code")
+    (path,) = kept.paths()
+    for open_to_all in (path, tmp_path):
+        mode = open_to_all.stat().st_mode
+        open_to_all.chmod(mode | 0o002)
+        assert kept.load(("int64",)) is None
+        open_to_all.chmod(mode)
+        assert kept.load(("int64",)) == b"code"
+    found = list(path.stat())
+    found[stat.ST_UID] = os.geteuid() + 1
+    monkeypatch.setattr(module.os, "fstat", lambda descriptor: os.stat_result(found))
+    assert kept.load(("int64",)) is None
 
 
 def test_code_that_cannot_be_written_is_not_kept(tmp_path: Path) -> None:
