@@ -68,7 +68,7 @@ class Scored:
     log: ParsedLog
     evidence: SessionEvidence
     scores: ScoreTable
-    odd_slot: Int32Array  # (n_events,) which value of each event is the oddest, as in `ValueSurprise`
+    odd_slot: Int32Array  # (n_events, 2) which values of each event are the oddest, as in `ValueSurprise`
     method: str
     rule: Rule  # where the threshold comes from, and
     asked: float | None  # the number that the rule was given
@@ -193,7 +193,7 @@ class LogAnomalyPipeline:
             "training_sessions_per_day": self.bank.sessions_per_day,
             "suspected_contamination": self.bank.suspected_share,
             "training_suspects": self.card["training_suspects"],
-            "weights": dict(self.bank.methods[scored.method].weights),
+            "weights": dict(self.bank.methods[scored.method].fusion.weights),
         }
 
     def explain(
@@ -206,8 +206,11 @@ class LogAnomalyPipeline:
 
         log, evidence = scored.log, scored.evidence
         # the time before an event has reasons of its own
-        of_value = np.where(scored.odd_slot < MAX_VALUES, scored.odd_slot, NO_SLOT).astype(np.int32)
-        values = ValueSurprise(np.where(of_value >= 0, evidence.odd, 0).astype(np.float32), of_value)
+        odd = np.where((scored.odd_slot >= 0) & (scored.odd_slot < MAX_VALUES), evidence.odd, 0)
+        oddest = np.arange(len(odd)), odd.argmax(axis=1)
+        values = ValueSurprise(
+            odd[oddest], np.where(odd[oddest] > 0, scored.odd_slot[oddest], NO_SLOT).astype(np.int32)
+        )
         return explain_sessions(
             self.normal,
             log.sequences,
@@ -267,7 +270,8 @@ class LogAnomalyPipeline:
             arrays = artifacts.parse_arrays(contents[part])
             part = "detectors.json"
             bank = DetectorBank.from_state(artifacts.parse_json(contents[part]), arrays)
-            if bank.widths != (settings.dim, 3 * settings.dim) or bank.default_method != settings.detection_method:
+            fitted = (bank.widths, bank.default_method, bank.fusion_method)
+            if fitted != ((settings.dim, 3 * settings.dim), settings.detection_method, settings.fusion_method):
                 raise ValueError("the detectors were fitted with other settings")
             part = "normal.safetensors"
             arrays = artifacts.parse_arrays(contents[part])
@@ -288,7 +292,7 @@ class LogAnomalyPipeline:
 
 def _learn_values(log: ParsedLog, normal: BoolArray) -> tuple[ValueModel, Float32Array]:
     """What values are usual in the `normal` sessions; how odd those of each event are by the other sessions of these,
-    (n_events,).
+    (n_events, 2).
     """
     all_values = log.values
     of_normal = np.repeat(normal, log.sequences.lengths)

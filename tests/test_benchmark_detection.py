@@ -295,8 +295,8 @@ def evidence_of(members: Sequence[Sequence[int]]) -> SessionEvidence:
     sequences = sequences_of(members)
     random_numbers = np.random.default_rng(len(members))
     embedding = random_numbers.normal(size=(len(members), 4)).astype(np.float32)
-    surprise, odd = random_numbers.exponential(size=(2, len(sequences.event_id))).astype(np.float32)
-    return SessionEvidence(sequences, embedding, surprise, sequences.event_id == TWICE, odd)
+    surprise, *odd = random_numbers.exponential(size=(3, len(sequences.event_id))).astype(np.float32)
+    return SessionEvidence(sequences, embedding, surprise, sequences.event_id == TWICE, np.stack(odd, axis=1))
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ from planted_scores import Scores, _parsed
 from priors import Planted, best_of, equal, weights_of
 
 from ai_detect.config import DetectionSettings
-from ai_detect.detectors import ensemble
+from ai_detect.detectors import fusion
 from ai_detect.detectors.components import components_of
 from ai_detect.detectors.ensemble import DetectorBank
 from ai_detect.detectors.suspicion import suspected, trusted
@@ -100,14 +100,14 @@ def evidence_of(sessions: list[Session], oddest: float) -> SessionEvidence:
     """What the encoder and the values say is made up."""
     sequences = _parsed(sessions, sorted(NORMAL.n_with), len(NORMAL.n_with)).sequences
     rng, n = np.random.default_rng(len(sessions)), len(sequences.event_id)
-    surprise, odd = rng.exponential(size=n).astype(np.float32), (rng.random(n) < 0.1).astype(np.float32)
-    odd[3] = oddest
+    surprise, odd = rng.exponential(size=n).astype(np.float32), (rng.random((n, 2)) < 0.1).astype(np.float32)
+    odd[3, 0] = oddest
     embedding = rng.normal(size=(len(sessions), 4)).astype(np.float32)
     return SessionEvidence(sequences, embedding, surprise, sequences.event_id == 3, odd)
 
 
 def test_components_are_fused_as_a_model_does(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ensemble, "_LEAST_ALONE", 50)
+    monkeypatch.setattr(fusion, "_LEAST_ALONE", 50)
     train, test = evidence_of(shop(60), 2), evidence_of(shop(31), 5000)
     vectors = np.eye(len(NORMAL.n_with), dtype=np.float32)
     suspects, components = suspected(train.sequences), components_of("ensemble")

@@ -113,7 +113,7 @@ class Comparison:
             {n.removeprefix("views/"): a for n, a in arrays.items() if n.startswith("views/")}
         )
         n_columns = {"presence": views.n_columns, "counts": views.n_columns}
-        widths = {**n_columns, **_WIDTHS, "values": 2, "profile": sum(_WIDTHS.values())}
+        widths = {**n_columns, **_WIDTHS, "numbers": 1, "words": 1, "profile": sum(_WIDTHS.values())}
         references, checks = {}, {}
         for view in _VIEWS:
             rows, weights = arrays[f"rows/{view}"], arrays[f"weights/{view}"]
@@ -138,7 +138,7 @@ class Comparison:
             prefix, forest = f"forests/{name}/", ForestDetector(seed)
             stored = {n.removeprefix(prefix): a for n, a in arrays.items() if n.startswith(prefix)}
             forest.restore(references[_COMPONENTS[name].view], stored)
-            made._detectors[name] = forest
+            made._keep(name, forest)
         return made
 
     @property
@@ -151,14 +151,19 @@ class Comparison:
             component = _COMPONENTS[name]
             detector = DETECTORS[component.detector](self.seed)
             detector.fit(self._references[component.view])
-            if name in self._checks:
-                now = detector.decision_function(self._checks[component.view])
-                if not np.allclose(now, self._checks[name], rtol=1e-5, atol=1e-8):
-                    logger.warning(
-                        "%s scores differently than when the model was made (by up to %.3g), as another version of "
-                        "a library can make it: thresholds may have moved; train again or install the versions of then",
-                        name,
-                        np.abs(now - self._checks[name]).max(),
-                    )
-            self._detectors[name] = detector
+            self._keep(name, detector)
         return self._detectors[name]
+
+    def _keep(self, name: str, detector: Detector) -> None:
+        """Use this detector from now on; warn where it does not score as it did when the model was made."""
+        if name in self._checks:
+            now = detector.decision_function(self._checks[_COMPONENTS[name].view])
+            if not np.allclose(now, self._checks[name], rtol=1e-5, atol=1e-8):
+                logger.warning(
+                    "%s scores differently than when the model was made (by up to %.3g), as another version of "
+                    "ai-detect or a library can make it: thresholds may have moved; train again or install the "
+                    "versions of then",
+                    name,
+                    np.abs(now - self._checks[name]).max(),
+                )
+        self._detectors[name] = detector

@@ -12,11 +12,11 @@ from ai_detect.detectors.value_groups import Tokens, beginnings, changes, check_
 from ai_detect.detectors.value_slots import Observed
 from ai_detect.tables import BoolArray, Float64Array, Int64Array
 
-#: A tail is measured on so many sessions. Widths are in nats of the value: the narrowest, and what one session that
-#: has no other beside it leaves open.
-_TAIL_SESSIONS, _NARROWEST, _WIDTH_OF_ONE = 20, 0.1, 2.0
-#: Shape of the tails beyond training, as of a generalised Pareto distribution of the logarithm.
-_SHAPE = 0.5
+#: A tail goes from this quantile of the sessions to the outermost one; the narrowest, in nats of the value: a number
+#: below three times the largest of training is nothing to speak of.
+_INNER, _NARROWEST = 0.95, float(np.log(3))
+#: Fewer sessions do not show how far out a value may lie.
+_ENOUGH_SESSIONS = 100
 #: Values that are kept of a numeric slot: so many of each end, and this many steps of equal mass between.
 _KEPT_ENDS, _KEPT_STEPS = 64, 256
 #: Beyond any number of sessions, and any log-scaled number.
@@ -36,18 +36,51 @@ class NumberTails:
     at_most: Float64Array
 
     @classmethod
-    def fit(cls, observed: Observed, middle: float) -> tuple[NumberTails, Float64Array, Int64Array]:
-        """Tails of numbers; the surprise of each observed one beside the other sessions, and how many these are, both
-        (n_levels, n). Sessions from `middle` on are the later ones.
+    def fit(cls, observed: Observed, middle: float) -> tuple[NumberTails, Float64Array]:
+        """Tails of numbers; and the surprise of each observed one beside the other sessions, (n,). Sessions from
+        `middle` on are the later ones.
         """
-        surprise, n_others = np.zeros(observed.groups.shape), np.zeros(observed.groups.shape, np.int64)
-        models = []
-        for level in reversed(range(len(observed.groups))):  # from wide to narrow the numbers of groups rise
-            rows = np.flatnonzero(observed.groups[level] >= 0)
-            tokens = Tokens.of(observed.groups[level, rows], observed.session[rows], observed.value[rows])
-            model, surprise[level, rows], n_others[level, rows] = _fit_level(tokens, middle)
-            models.append(model)
-        return cls._joined(models), surprise, n_others
+        tokens = Tokens.of(observed.group, observed.session, observed.value)
+        n_groups, weight, n_sessions = len(tokens.groups), tokens.weight, tokens.n_sessions
+        order = np.lexsort((tokens.value, tokens.group))
+        group, value = tokens.group[order], tokens.value[order]
+        begins = beginnings(group, n_groups)
+        new = changes([group, value])
+        first = np.flatnonzero(new)  # of each distinct value in its group
+        behind = np.append(first[1:], len(order))
+        tie = np.cumsum(new) - 1
+        mass = np.append(0, np.cumsum(weight[order]))
+        most = n_sessions[group[first]]  # rounding may make a little more
+        at_most = np.minimum(mass[behind] - mass[begins[group[first]]], most)
+        at_least = np.minimum(mass[begins[group[first] + 1]] - mass[first], most)
+
+        # the others of a token's session: all but its own run
+        tie_of = np.empty(len(order), np.int64)
+        tie_of[order] = tie
+        place = np.arange(len(order))
+        own_above = tokens.run_begin[tokens.run + 1] - place
+        own_below = place - tokens.run_begin[tokens.run] + 1
+        n_above = begins[tokens.group + 1] - first[tie_of] - own_above
+        n_below = behind[tie_of] - begins[tokens.group] - own_below
+        drift = [_drift(tokens, side, middle) for side in (0, 1)]
+        edges, edges_of_others = (
+            np.stack([_edges(tokens, side, without_last, drift[side]) for side in (0, 1)], axis=1)
+            for without_last in (False, True)
+        )
+        n_others = n_sessions[tokens.group] - 1
+        surprise = _numeric(
+            tokens.value,
+            at_least[tie_of] - own_above * weight,
+            at_most[tie_of] - own_below * weight,
+            n_others,
+            (n_above == 0) & (n_others > 0),
+            (n_below == 0) & (n_others > 0),
+            edges_of_others[tokens.group],
+        )
+        kept = _kept(group[first], at_most, n_sessions)
+        offsets = beginnings(group[first][kept], n_groups)
+        columns = (column[kept] for column in (value[first], at_least, at_most))
+        return cls(tokens.groups, n_sessions, edges, offsets, *columns), surprise[tokens.of_observed]
 
     def surprise(self, group: Int64Array, value: Float64Array) -> Float64Array:
         """-ln of the share of training that is as far out; 0 for a group that training does not have."""
@@ -66,13 +99,6 @@ class NumberTails:
         below = np.where(right >= end, n, below)
         surprise[there] = _numeric(value, above, below, n, right >= end, left < begin, self.edges[at])
         return surprise
-
-    def n_in(self, group: Int64Array) -> Int64Array:
-        """Training sessions that hold a value of the group."""
-        at, there = look_up(self.groups, group)
-        n = np.zeros(len(group), np.int64)
-        n[there] = self.n_sessions[at[there]]
-        return n
 
     def state(self) -> dict[str, np.ndarray]:
         """The arrays that `from_state` takes."""
@@ -99,59 +125,6 @@ class NumberTails:
             raise ValueError("numbers holds a group without values")
         return made
 
-    @classmethod
-    def _joined(cls, parts: list[NumberTails]) -> NumberTails:
-        """All these groups; those of a part come after those of the part before."""
-        names = [name for name in cls.__annotations__ if name != "offsets"]
-        columns = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
-        n_values = np.concatenate([np.diff(part.offsets) for part in parts])
-        return cls(**columns, offsets=np.append(0, np.cumsum(n_values)))
-
-
-def _fit_level(tokens: Tokens, middle: float) -> tuple[NumberTails, Float64Array, Int64Array]:
-    """What `NumberTails.fit` gives, for the groups of one level."""
-    n_groups, weight, n_sessions = len(tokens.groups), tokens.weight, tokens.n_sessions
-    order = np.lexsort((tokens.value, tokens.group))
-    group, value = tokens.group[order], tokens.value[order]
-    begins = beginnings(group, n_groups)
-    new = changes([group, value])
-    first = np.flatnonzero(new)  # of each distinct value in its group
-    behind = np.append(first[1:], len(order))
-    tie = np.cumsum(new) - 1
-    mass = np.append(0, np.cumsum(weight[order]))
-    most = n_sessions[group[first]]  # rounding may make a little more
-    at_most = np.minimum(mass[behind] - mass[begins[group[first]]], most)
-    at_least = np.minimum(mass[begins[group[first] + 1]] - mass[first], most)
-
-    # the others of a token's session: all but its own run
-    tie_of = np.empty(len(order), np.int64)
-    tie_of[order] = tie
-    place = np.arange(len(order))
-    own_above = tokens.run_begin[tokens.run + 1] - place
-    own_below = place - tokens.run_begin[tokens.run] + 1
-    n_above = begins[tokens.group + 1] - first[tie_of] - own_above
-    n_below = behind[tie_of] - begins[tokens.group] - own_below
-    drift = [_drift(tokens, side, middle) for side in (0, 1)]
-    edges, edges_of_others = (
-        np.stack([_edges(tokens, side, without_last, drift[side]) for side in (0, 1)], axis=1)
-        for without_last in (False, True)
-    )
-    n_others = n_sessions[tokens.group] - 1
-    surprise = _numeric(
-        tokens.value,
-        at_least[tie_of] - own_above * weight,
-        at_most[tie_of] - own_below * weight,
-        n_others,
-        (n_above == 0) & (n_others > 0),
-        (n_below == 0) & (n_others > 0),
-        edges_of_others[tokens.group],
-    )
-    kept = _kept(group[first], at_most, n_sessions)
-    offsets = beginnings(group[first][kept], n_groups)
-    columns = (column[kept] for column in (value[first], at_least, at_most))
-    model = NumberTails(tokens.groups, n_sessions, edges, offsets, *columns)
-    return model, surprise[tokens.of_observed], n_others[tokens.of_observed]
-
 
 def _extremes(tokens: Tokens, side: int) -> tuple[Int64Array, Float64Array, Int64Array]:
     """The outermost value of each session in each group, sorted by group and value: group, value, session."""
@@ -164,17 +137,14 @@ def _extremes(tokens: Tokens, side: int) -> tuple[Int64Array, Float64Array, Int6
 def _edges(tokens: Tokens, side: int, without_last: bool, drift: Float64Array) -> Float64Array:
     """Outermost value, width of the tail, and drift of each group, (n_groups, 3).
 
-    `without_last`: as the session with the outermost value sees the others. The width is that of an exponential tail
-    with the median of the outermost sessions, and more where these are few.
+    `without_last`: as the session with the outermost value sees the others.
     """
     group, value, _ = _extremes(tokens, side)
     begins = beginnings(group, len(tokens.groups))
     begin, end = begins[:-1], begins[1:] - without_last
-    n_tail = np.minimum(end - begin, _TAIL_SESSIONS)
     last = np.maximum(end - 1, begin)  # a group of one session has no others; nothing is asked of it then
-    inner, median = np.minimum(end - n_tail, last), np.minimum(end - (n_tail + 1) // 2, last)
-    width = _NARROWEST + _WIDTH_OF_ONE / np.maximum(n_tail, 1) + (value[median] - value[inner]) / np.log(2)
-    return np.column_stack([value[last], width, drift])
+    inner = np.minimum(begin + (_INNER * (end - begin)).astype(np.int64), last)
+    return np.column_stack([value[last], np.maximum(value[last] - value[inner], _NARROWEST), drift])
 
 
 def _drift(tokens: Tokens, side: int, middle: float) -> Float64Array:
@@ -224,13 +194,15 @@ def _numeric(
 ) -> Float64Array:
     """Surprise of values with so many of n sessions at or above them, at or below; `is_largest`, `is_smallest`:
     beyond them all.
+
+    Beyond training the odds fall by n + 1 with every width of the tail: so they fall within it.
     """
     sides = []
     for side, (mass, beyond) in enumerate(((above, is_largest), (below, is_smallest))):
         outermost, width, drift = np.moveaxis(edges[:, side], -1, 0)
         surprise = np.log((n + 1) / (np.maximum(mass, 0) + 1)) - np.log(drift)
-        out = np.flatnonzero(beyond)
+        out = np.flatnonzero(beyond & (n >= _ENOUGH_SESSIONS))
         distance = np.maximum((-value[out] if side else value[out]) - outermost[out], 0)
-        surprise[out] += np.log1p(_SHAPE * distance / width[out]) / _SHAPE
+        surprise[out] += np.log(n[out] + 1) * distance / width[out]
         sides.append(surprise)
     return np.asarray(np.maximum(np.maximum(*sides) - np.log(2), 0), np.float64)  # two sides: twice the share

@@ -33,7 +33,7 @@ class Vocabularies:
         """Surprise of words; and that of each observed one beside the other sessions, (n,). Sessions from `middle` on
         are the later ones.
         """
-        tokens = Tokens.of(observed.groups[0], observed.session, observed.value)
+        tokens = Tokens.of(observed.group, observed.session, observed.value)
         n_groups, weight, n_sessions = len(tokens.groups), tokens.weight, tokens.n_sessions
         order = np.lexsort((tokens.value, tokens.group))
         new = changes([tokens.group[order], tokens.value[order]])

@@ -31,7 +31,8 @@ _MOST_EVENTS = 1 << 29
 
 
 class ValueSurprise(NamedTuple):
-    """What is oddest in each event: its surprise in nats, (n_events,) float32, and its slot, (n_events,) int32.
+    """What is oddest in each event: its surprise in nats, (n_events, 2) float32, and its slot, (n_events, 2) int32;
+    first among its numbers and times, then among its words.
 
     A slot is the number of a value of the event, or `SINCE_SAME_EVENT`, `GAP`, or `NO_SLOT` where the surprise is 0.
     """
@@ -63,22 +64,18 @@ class ValueModel:
         rows = np.repeat(sampled, sequences.lengths)
         model, own = cls._fit(sequences.take(number[sampled]), values.take(np.flatnonzero(rows)), n_events)
         rest = model.surprise(sequences.take(number[~sampled]), values.take(np.flatnonzero(~rows)))
-        both = ValueSurprise(np.empty(len(rows), np.float32), np.empty(len(rows), np.int32))
+        both = ValueSurprise(np.empty((len(rows), 2), np.float32), np.empty((len(rows), 2), np.int32))
         for whole, of_sample, of_rest in zip(both, own, rest, strict=True):
             whole[rows], whole[~rows] = of_sample, of_rest
         return model, both
 
     @classmethod
     def _fit(cls, sequences: SequenceTable, values: ValueTable, n_events: int) -> tuple[ValueModel, ValueSurprise]:
-        numbers, words = observe(sequences, values, n_events)
+        observed = observe(sequences, values, n_events)
         middle = len(sequences) / 2
-        tails, of_numbers, n_others = NumberTails.fit(numbers, middle)
-        counts, of_words = Vocabularies.fit(words, middle)
-        oddest = _Oddest(len(sequences.event_id))
-        oddest.offer(words, of_words)
-        level = numbers.level(n_others)
-        oddest.offer(numbers, of_numbers[level, np.arange(len(level))])
-        return cls(n_events, tails, counts), oddest.result()
+        numbers, of_numbers = NumberTails.fit(observed[0], middle)
+        words, of_words = Vocabularies.fit(observed[1], middle)
+        return cls(n_events, numbers, words), _oddest(len(sequences.event_id), observed, (of_numbers, of_words))
 
     def surprise(self, sequences: SequenceTable, values: ValueTable) -> ValueSurprise:
         """How odd the events of new sessions are; `values` are those of the sequences' events, row for row."""
@@ -87,19 +84,14 @@ class ValueModel:
             self._block(sequences.take(np.arange(begin, end)), values, int(sequences.offsets[begin]))
             for begin, end in _blocks(sequences)
         ]
-        surprise = np.concatenate([np.zeros(0, np.float32), *(part.surprise for part in parts)])
-        return ValueSurprise(surprise, np.concatenate([np.zeros(0, np.int32), *(part.slot for part in parts)]))
+        surprise = np.concatenate([np.zeros((0, 2), np.float32), *(part.surprise for part in parts)])
+        return ValueSurprise(surprise, np.concatenate([np.zeros((0, 2), np.int32), *(part.slot for part in parts)]))
 
     def _block(self, sequences: SequenceTable, values: ValueTable, first_event: int) -> ValueSurprise:
         n = len(sequences.event_id)
-        values = values.take(np.arange(first_event, first_event + n))
-        numbers, words = observe(sequences, values, self.n_events)
-        oddest = _Oddest(n)
-        oddest.offer(words, self.words.surprise(words.groups[0], words.value))
-        level = numbers.level(np.stack([self.numbers.n_in(groups) for groups in numbers.groups]))
-        group = numbers.groups[level, np.arange(len(level))]
-        oddest.offer(numbers, self.numbers.surprise(group, numbers.value))
-        return oddest.result()
+        numbers, words = observe(sequences, values.take(np.arange(first_event, first_event + n)), self.n_events)
+        of_numbers = self.numbers.surprise(numbers.group, numbers.value)
+        return _oddest(n, (numbers, words), (of_numbers, self.words.surprise(words.group, words.value)))
 
     def state(self) -> dict[str, np.ndarray]:
         """The arrays that `from_state` takes."""
@@ -110,28 +102,22 @@ class ValueModel:
         """The model that was saved; raises KeyError or ValueError where the arrays are not one."""
         check_array("n_events", arrays["n_events"], np.int64, (1,), low=0, high=_MOST_EVENTS)
         n_events = int(arrays["n_events"][0])
-        n_numbers, n_words = n_groups(n_events)
-        numbers = NumberTails.from_state(arrays, n_numbers)
-        return cls(n_events, numbers, Vocabularies.from_state(arrays, n_words))
+        numbers = NumberTails.from_state(arrays, n_groups(n_events))
+        return cls(n_events, numbers, Vocabularies.from_state(arrays, n_groups(n_events)))
 
 
-class _Oddest:
-    """The largest surprise of each event so far, and its slot."""
-
-    def __init__(self, n_events: int) -> None:
-        self._surprise = np.zeros(n_events)
-        self._slot = np.full(n_events, NO_SLOT, np.int32)
-
-    def offer(self, observed: Observed, surprise: Float64Array) -> None:
-        """Take what is odder than anything before."""
-        for slot in range(GAP + 1):  # an event occurs once in a slot
-            of = np.flatnonzero(observed.slot == slot)
-            of = of[surprise[of] > self._surprise[observed.row[of]]]
-            self._surprise[observed.row[of]] = surprise[of]
-            self._slot[observed.row[of]] = slot
-
-    def result(self) -> ValueSurprise:
-        return ValueSurprise(self._surprise.astype(np.float32), self._slot)
+def _oddest(
+    n_events: int, observed: tuple[Observed, Observed], found: tuple[Float64Array, Float64Array]
+) -> ValueSurprise:
+    """The largest surprise of each event among its numbers, among its words, and its slot."""
+    surprise, slot = np.zeros((n_events, 2)), np.full((n_events, 2), NO_SLOT, np.int32)
+    for column, (values, nats) in enumerate(zip(observed, found, strict=True)):
+        for number in range(GAP + 1):  # an event occurs once in a slot
+            of = np.flatnonzero(values.slot == number)
+            of = of[nats[of] > surprise[values.row[of], column]]
+            surprise[values.row[of], column] = nats[of]
+            slot[values.row[of], column] = number
+    return ValueSurprise(surprise.astype(np.float32), slot)
 
 
 def _blocks(sequences: SequenceTable) -> list[tuple[int, int]]:

@@ -4,7 +4,8 @@
     rarity     how improbable this set of events is                 relations  how improbable counts are given others
     novelty    how unlike every known template, how many            severity   how rare its failures are
     order      how improbable the transitions are                   surprise what the encoder did not expect
-    timing     length, duration, longest gap                        values   how odd parameters and gaps are
+    timing     length, duration, longest gap                        numbers  how far out its oddest number or gap is
+    words      how rare its oddest parameter is
     embedding  the encoder's vector: what happened, in which course, and what of it was a surprise
     profile    the single numbers of all these together, for detectors that weigh columns against each other
 
@@ -36,7 +37,8 @@ _MOST_COUNTED = 1 << 40
 @dataclass(frozen=True)
 class SessionEvidence:
     """What parsing and the encoder know of sessions: `embedding` (n_sessions, dim); by event, (n_events_total,):
-    `surprise`, -ln p; `failure`, whether its line tells of one; `odd`, how odd its values and its time are, in nats.
+    `surprise`, -ln p; `failure`, whether its line tells of one; and (n_events_total, 2) `odd`, how odd its numbers and
+    times are, and its words, in nats.
     """
 
     sequences: SequenceTable
@@ -49,7 +51,7 @@ class SessionEvidence:
         if self.embedding.shape[0] != len(self.sequences) or self.embedding.ndim != 2:
             raise ValueError(f"embedding {self.embedding.shape} does not fit {len(self.sequences)} sessions")
         for name, column in (("surprise", self.surprise), ("failure", self.failure), ("odd", self.odd)):
-            if column.shape != self.sequences.event_id.shape:
+            if len(column) != len(self.sequences.event_id):
                 raise ValueError(f"{name} {column.shape} does not fit {len(self.sequences.event_id)} events")
 
     def __len__(self) -> int:
@@ -136,7 +138,8 @@ class SessionViews:
             "order": self._order(sequences, n_events),
             "surprise": _mean_and_largest(sequences, evidence.surprise.astype(np.float64)),
             "timing": _timing(sequences),
-            "values": _mean_and_largest(sequences, evidence.odd.astype(np.float64)),
+            "numbers": _mean_and_largest(sequences, evidence.odd[:, 0].astype(np.float64))[:, 1:],
+            "words": _mean_and_largest(sequences, evidence.odd[:, 1].astype(np.float64))[:, 1:],
         }
         profile = np.hstack([views[name] for name in _NUMBERS])
         views |= {"profile": profile, "embedding": evidence.embedding}

@@ -120,7 +120,8 @@ def odd_values(context: ExplainContext, ids: list[int], values: ValueSurprise) -
     for position in np.flatnonzero((values.surprise > 0) & (values.slot >= 0) & (values.slot < MAX_VALUES)).tolist():
         nats = float(values.surprise[position])
         evidence = context.bounded(max(0.0, nats - float(np.log(len(ids)))))
-        facts = {"value": int(values.slot[position]) + 1, "share": float(np.exp(-nats))}
+        share = float(np.exp(-nats)) if nats < np.log(context.n_sessions + 1) else 0.0
+        facts = {"value": int(values.slot[position]) + 1, "share": share}
         reasons.append(Reason("value", ids[position], (position,), evidence, facts=facts))
     return reasons
 

@@ -132,8 +132,10 @@ def sentence(reason: Reason, templates: Sequence[str]) -> str:
         usual = f"within {duration(facts['usual_s'])}" if facts["usual_s"] > 0 else "at once"
         return f"Late: {event} comes {duration(facts['gap_s'])} after the line before it, in training {usual}"
     if reason.kind == "value":
-        share = f"{percent(facts['share'])} of the training sessions have one as odd"
-        return f"Odd value: value {int(facts['value'])} of {event}; {share}"
+        shown = (
+            f"{percent(facts['share'])} of the training sessions have" if facts["share"] else "no training session has"
+        )
+        return f"Odd value: value {int(facts['value'])} of {event}; {shown} one as odd"
     if "n_reversed" in facts:
         before = f"{int(facts['n_reversed']):,} times in training, this order {_times(facts['n_so'])}"
         return f"Wrong order: {event} comes before {quoted(templates[reason.expected[0][0]])}; the other order {before}"

@@ -24,7 +24,7 @@ from ai_detect import pipeline as product
 from ai_detect.cli import training_run
 from ai_detect.cli.main import main as ai_detect
 from ai_detect.config import DetectionSettings
-from ai_detect.detectors import comparison, ensemble, views
+from ai_detect.detectors import comparison, ensemble, held_out, views
 from ai_detect.detectors.components import Component, components_of
 from ai_detect.detectors.ensemble import DetectorBank
 from ai_detect.detectors.views import SessionEvidence
@@ -143,8 +143,8 @@ class FittedBank:
         listened = components_of("ensemble")
         with ExitStack() as stack:
             for name, value in (
-                ("_held_out_scores", lambda *given: (self.judged, self.fold, self.held_out)),
-                ("_settled", lambda *given: self.settled),
+                ("held_out_scores", lambda *given: (self.judged, self.fold, self.held_out)),
+                ("settled", lambda *given: self.settled),
                 ("Comparison", Mock(fit=lambda *given: known)),
             ):
                 stack.enter_context(patch.object(ensemble, name, value))
@@ -191,7 +191,7 @@ class Recorder:
 @contextmanager
 def recorded() -> Iterator[Recorder]:
     """Notes what the held-out scores of the last DetectorBank are made of."""
-    recorder, held_out_scores, settle = Recorder(), ensemble._held_out_scores, ensemble._settled
+    recorder, held_out_scores, settle = Recorder(), ensemble.held_out_scores, ensemble.settled
 
     def record(
         evidence: SessionEvidence, event_vectors: Float32Array, suspects: BoolArray, seed: int, check: Any
@@ -205,7 +205,7 @@ def recorded() -> Iterator[Recorder]:
         recorder.parts["settled"] = settle(*given)
         return recorder.parts["settled"]
 
-    with patch.object(ensemble, "_held_out_scores", record), patch.object(ensemble, "_settled", record_settled):
+    with patch.object(ensemble, "held_out_scores", record), patch.object(ensemble, "settled", record_settled):
         yield recorder
 
 
@@ -216,7 +216,7 @@ def restricted(components: Sequence[Component], numbers: Sequence[str] = views._
     """
     with ExitStack() as stack:
         for module, name, value in (
-            (ensemble, "COMPONENTS", tuple(components)),
+            (held_out, "COMPONENTS", tuple(components)),
             (ensemble, "METHODS", ("ensemble",)),
             (ensemble, "components_of", lambda method: list(components)),
             (comparison, "_COMPONENTS", {component.name: component for component in components}),

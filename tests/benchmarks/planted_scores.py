@@ -18,9 +18,9 @@ from planted_logs import Log
 
 from ai_detect import pipeline as product
 from ai_detect.config import RunSettings
-from ai_detect.detectors import ensemble
 from ai_detect.detectors.comparison import Comparison
 from ai_detect.detectors.components import components_of
+from ai_detect.detectors.held_out import held_out_scores, settled
 from ai_detect.detectors.severity import failure_templates
 from ai_detect.detectors.suspicion import suspected, trusted
 from ai_detect.encoder.frozen import FrozenEncoder
@@ -113,11 +113,11 @@ def scores_of(log: Log, foreign: Foreign, dirt: float, seed: int) -> Scores:
     vectors = product._event_vectors(encoder, own, settings)
     components = components_of("ensemble")
     with restricted(components):
-        numbers, fold, held_out = ensemble._held_out_scores(learned, vectors, suspects, seed, lambda: None)
+        numbers, fold, held_out = held_out_scores(learned, vectors, suspects, seed, lambda: None)
         fitted = Comparison.fit(learned, vectors, seed, suspects)
-        settled = ensemble._settled(held_out, fitted, learned.take(numbers), vectors, fold)
+        fair = settled(held_out, fitted, learned.take(numbers), vectors, fold)
         found = fitted.raw_scores(judged, vectors, [component.name for component in components])
-    return Scores(held_out, settled, suspects[numbers], trusted(suspects)[numbers], found, np.array(kinds))
+    return Scores(held_out, fair, suspects[numbers], trusted(suspects)[numbers], found, np.array(kinds))
 
 
 def _planted(

@@ -27,9 +27,9 @@ from planted_scores import Scores, foreign_messages, scores_of
 from sklearn.metrics import average_precision_score
 
 from ai_detect.config import DetectionSettings, FusionMethod
-from ai_detect.detectors import ensemble
 from ai_detect.detectors.calibration import TailCalibration
 from ai_detect.detectors.components import Component, components_of
+from ai_detect.detectors.fusion import Fusion
 from ai_detect.detectors.suspicion import cleanness
 from ai_detect.detectors.threshold import choose_threshold
 from ai_detect.tables import BoolArray, Float64Array
@@ -95,11 +95,9 @@ class Planted:
         """Of the training sessions, held out, and of the others: what DetectorBank.fit and its scores calibrate."""
         scores = self.scores
         with restricted(components):
-            weights = ensemble._weights(components, self._held_out, _FUSION, cleanness(scores.suspects))
-            names = ensemble._alone_and_mean("ensemble", _FUSION, int(scores.normal.sum()))
-            alone = ensemble._fit_alone(names, scores.held_out, self._held_out, weights, _FUSION, scores.normal)
-            own = ensemble._statistic(scores.held_out, self._held_out, weights, alone, _FUSION)
-            return own, ensemble._statistic(scores.test, self._test, weights, alone, _FUSION)
+            clean = cleanness(scores.suspects)
+            fusion = Fusion.fit(_FUSION, components, scores.held_out, self._held_out, scores.normal, clean)
+            return fusion.statistic(scores.held_out, self._held_out), fusion.statistic(scores.test, self._test)
 
 
 def best_of(planted: Sequence[Planted], components: Sequence[Component]) -> list[Component]:

@@ -43,7 +43,8 @@ def evidence_of(sessions: list[list[int]], gap_s: float = 1.0) -> SessionEvidenc
         embedding += counts[:, event : event + 1] * projection[event]
     embedding /= np.maximum(np.sqrt((embedding**2).sum(axis=1, keepdims=True)), 1e-9)
     surprise = np.array([0.1, 0.5, 0.3, 0.5, 0.1, 3.0, 9.0, 9.0, 9.0], np.float32)[sequences.event_id]
-    odd = np.nan_to_num(np.abs(np.log(np.maximum(sequences.gap_s, 1e-3)))).astype(np.float32)
+    late = np.nan_to_num(np.abs(np.log(np.maximum(sequences.gap_s, 1e-3)))).astype(np.float32)
+    odd = np.column_stack([late, sequences.event_id % 3 == 0]).astype(np.float32)
     return SessionEvidence(sequences, embedding, surprise, sequences.event_id == 5, odd)
 
 

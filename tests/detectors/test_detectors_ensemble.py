@@ -8,10 +8,11 @@ import pytest
 from detectors_made import BROKEN, N_KNOWN, bank_of, event_vectors, evidence_of, normal_log
 
 from ai_detect.config import DetectionSettings
-from ai_detect.detectors import ensemble
+from ai_detect.detectors import fusion as module
 from ai_detect.detectors.calibration import TailCalibration
 from ai_detect.detectors.components import COMPONENTS, METHODS, components_of
 from ai_detect.detectors.ensemble import DetectorBank
+from ai_detect.detectors.fusion import MEAN, Fusion, shares_of
 from ai_detect.detectors.reference import most_rows
 from ai_detect.detectors.views import SessionEvidence, SessionViews
 from ai_detect.errors import ConfigError, DataError, Interrupted
@@ -235,21 +236,24 @@ def test_a_few_sessions_that_are_far_out_do_not_blunt_what_a_component_says_of_a
     assert -np.log(table.p_values["tails:order"][0]) > 1.5 * np.log(201)
 
 
-def with_odd_values(evidence: SessionEvidence, seed: int, odd: float | None = None) -> SessionEvidence:
+def with_odd_values(evidence: SessionEvidence, seed: int, odd: float | None = None, column: int = 0) -> SessionEvidence:
     """Values of all sorts in every event, and in the middle of the last session one that is `odd`."""
-    values = np.random.default_rng(seed).exponential(size=len(evidence.odd)).astype(np.float32)
+    values = np.random.default_rng(seed).exponential(size=evidence.odd.shape).astype(np.float32)
     if odd is not None:
-        values[-3] = odd
+        values[-3, column] = odd
     return replace(evidence, odd=values)
 
 
+@pytest.mark.parametrize("column", [0, 1])
 @pytest.mark.parametrize("fusion", ["static_weight", "dynamic_weight"])
-def test_an_odd_value_raises_an_alarm_where_all_else_is_as_ever(fusion: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ensemble, "_LEAST_ALONE", 300)
+def test_an_odd_value_raises_an_alarm_where_all_else_is_as_ever(
+    fusion: str, column: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_LEAST_ALONE", 300)
     settings = DetectionSettings.model_validate({"fusion_method": fusion})
     train = with_odd_values(evidence_of(normal_log(300)), seed=0)
     bank = bank_of(train, event_vectors(N_KNOWN), settings)
-    fresh = with_odd_values(evidence_of(normal_log(300, seed=3)), seed=1, odd=40.0)
+    fresh = with_odd_values(evidence_of(normal_log(300, seed=3)), seed=1, odd=40.0, column=column)
     table = bank.scores(fresh, event_vectors())
     assert table.is_anomaly[-1]
     assert table.is_anomaly[:-1].mean() < 0.02
@@ -258,22 +262,22 @@ def test_an_odd_value_raises_an_alarm_where_all_else_is_as_ever(fusion: str, mon
 def test_what_is_heard_alone_takes_the_place_of_a_quieter_mean() -> None:
     mean, single = np.random.default_rng(0).exponential(size=(2, 1000))
     as_it_is = TailCalibration(np.array([0.0, 20.0]), np.array([0.0, 20.0]), 1.0, 0.1)
-    raw = {"tails:values": single, "tails:order": mean}
-    alone = {ensemble._MEAN: as_it_is, "tails:values": as_it_is}
-    statistic = ensemble._statistic(raw, raw, {"tails:order": 1.0}, alone, "static_weight")
-    share = {component.name: component.alone for component in COMPONENTS}["tails:values"]
-    assert np.allclose(statistic, np.maximum(mean, single + np.log(share)))
+    raw = {"tails:numbers": single, "tails:order": mean}
+    alone = {MEAN: as_it_is, "tails:numbers": as_it_is}
+    fusion = Fusion("static_weight", {"tails:order": 1.0}, {"tails:numbers": 0.1}, alone)
+    statistic = fusion.statistic(raw, raw)
+    assert np.allclose(statistic, np.maximum(mean, single + np.log(0.1)))
     assert (statistic > mean).any()
 
 
 def test_nothing_is_heard_alone_where_few_sessions_calibrate_or_all_components_are_alike(bank: DetectorBank) -> None:
-    least = ensemble._LEAST_ALONE
-    assert ensemble._alone_and_mean("ensemble", "static_weight", least) == ["mean", "tails:values"]
-    assert ensemble._alone_and_mean("ensemble", "static_weight", least - 1) == []
-    assert ensemble._alone_and_mean("ensemble", "max", least) == []
-    assert ensemble._alone_and_mean("ensemble", "mean", least) == []
-    assert ensemble._alone_and_mean("knn", "static_weight", least) == []
-    assert list(bank.methods["ensemble"].alone) == ["mean", "tails:values"]
+    least, components = module._LEAST_ALONE, components_of("ensemble")
+    assert set(shares_of("static_weight", components, least)) == {"tails:numbers", "tails:words"}
+    assert shares_of("static_weight", components, least - 1) == {}
+    assert shares_of("max", components, least) == {}
+    assert shares_of("mean", components, least) == {}
+    assert shares_of("static_weight", components_of("knn"), least) == {}
+    assert set(bank.methods["ensemble"].fusion.alone) == {MEAN, "tails:numbers", "tails:words"}
 
 
 def test_distances_between_session_vectors_say_less_where_the_log_is_dirty(bank: DetectorBank) -> None:
@@ -284,7 +288,7 @@ def test_distances_between_session_vectors_say_less_where_the_log_is_dirty(bank:
     assert dirty.suspected.sum() == 20
 
     def share(made: DetectorBank) -> float:
-        weights = made.methods["ensemble"].weights
+        weights = made.methods["ensemble"].fusion.weights
         return weights["knn:embedding"] / weights["iforest:profile"]
 
     prior = next(component for component in COMPONENTS if component.name == "knn:embedding")

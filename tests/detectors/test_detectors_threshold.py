@@ -21,7 +21,7 @@ from support import SHOP_SESSION, Run, Shop, shop_log
 from ai_detect.cli.command_settings import DetectCommand, EvaluateCommand, ResumeCommand, TrainCommand
 from ai_detect.cli.main import main
 from ai_detect.config import AlarmSettings, DetectionSettings, RunSettings, Settings, build
-from ai_detect.detectors import ensemble
+from ai_detect.detectors import held_out
 from ai_detect.detectors.ensemble import DetectorBank
 from ai_detect.detectors.threshold import (
     BUDGET,
@@ -202,7 +202,7 @@ def test_suspects_are_judged_by_detectors_that_do_not_know_them(monkeypatch: pyt
     for position in range(0, 300, 20):
         sessions[position] = [0, 1, 5, 5, 7]
     for most_judged in (10_000, 100):
-        monkeypatch.setattr(ensemble, "_MOST_JUDGED", most_judged)
+        monkeypatch.setattr(held_out, "_MOST_JUDGED", most_judged)
         made = bank_of(evidence_of(sessions), event_vectors(), DetectionSettings())
         assert made.n_judged == min(most_judged, 300)
         assert np.flatnonzero(made.suspected).tolist() == list(range(0, 300, 20))
@@ -230,9 +230,11 @@ def exchangeable(n: int, rng: np.random.Generator) -> SessionEvidence:
     events = np.minimum(rng.geometric(0.25, size=total) - 1, N_KNOWN - 1).astype(np.int32)
     gaps = rng.lognormal(size=total).astype(np.float32)
     gaps[offsets[:-1]] = np.nan
-    surprise, odd = (rng.gamma(2, size=total).astype(np.float32) for _ in range(2))
+    surprise, *odd = (rng.gamma(2, size=total).astype(np.float32) for _ in range(3))
     embedding = rng.normal(size=(n, 8)).astype(np.float32)
-    return SessionEvidence(SequenceTable(offsets, events, gaps), embedding, surprise, events == N_KNOWN - 1, odd)
+    return SessionEvidence(
+        SequenceTable(offsets, events, gaps), embedding, surprise, events == N_KNOWN - 1, np.stack(odd, axis=1)
+    )
 
 
 @pytest.mark.slow

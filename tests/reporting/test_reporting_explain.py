@@ -263,7 +263,10 @@ def test_an_odd_value_is_told_with_its_place_and_a_usual_one_is_not(context: Exp
     surprise[4], slot[4] = 9.0, MAX_VALUES  # a time, not a value
     reasons = explain_sessions(context, table, [0], values=ValueSurprise(surprise, slot))[0].reasons
     assert [(reason.kind, reason.event, reason.positions) for reason in reasons] == [("value", 8, (3,))]
-    assert reasons[0].facts == {"value": 2, "share": pytest.approx(np.exp(-9))}
+    assert reasons[0].facts == {"value": 2, "share": 0}  # of 800 sessions none can be as odd
+    surprise[3] = 5.0
+    reasons = explain_sessions(context, table, [0], values=ValueSurprise(surprise, slot))[0].reasons
+    assert reasons[0].facts == {"value": 2, "share": pytest.approx(np.exp(-5))}
 
 
 def test_a_gap_longer_than_any_of_training_tells_where_its_own_transition_is_rare() -> None:

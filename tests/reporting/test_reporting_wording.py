@@ -155,6 +155,10 @@ TEMPLATES = ["open <*>", "close <*>", "login of bob from <IP>", "login of eve fr
             "Odd value: value 2 of `close <*>`; 0.04 % of the training sessions have one as odd",
         ),
         (
+            Reason("value", 1, (4,), 5, facts={"value": 2, "share": 0.0}),
+            "Odd value: value 2 of `close <*>`; no training session has one as odd",
+        ),
+        (
             Reason("length", 1, (), 5, slot=2, facts={"length": 2, "usual_low": 13, "usual_high": 36}),
             "Too short: 2 messages, where 99 % of the training sessions have 13 to 36",
         ),
