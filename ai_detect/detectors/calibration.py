@@ -83,6 +83,10 @@ class TailCalibration:
         beyond = np.maximum(scores - self.values[-1], 0) / self.scale
         return np.asarray(within + np.log1p(self.shape * beyond) / self.shape, np.float64)
 
+    def supported(self, scores: Float64Array) -> Float64Array:
+        """As `surprisal`, but no p-value is smaller than training can show: that no session of it scored as high."""
+        return np.asarray(np.minimum(self.surprisal(scores), self.surprisals[-1] + np.log(2)))
+
     def state(self) -> dict[str, Float64Array]:
         """The arrays that `from_state` takes."""
         tail = np.array([self.scale, self.shape])

@@ -53,13 +53,15 @@ class Fusion:
     def statistic(self, raw: Mapping[str, Float64Array], surprisals: Mapping[str, Float64Array]) -> Float64Array:
         """What is calibrated at last, (n_sessions,): the fused -ln p, or the largest of its own -ln p and of those of
         the components that are heard alone, each less -ln of its share. Arguments by component, (n_sessions,).
+
+        One component alone raises an alarm, but does not outrank what many agree on, however far out it goes.
         """
         fused = _fuse(self.kind, surprisals, self.weights)
         if not self.shares:
             return fused
         statistic = self.alone[MEAN].surprisal(fused)
         for name, share in self.shares.items():
-            statistic = np.maximum(statistic, self.alone[name].surprisal(raw[name]) + np.log(share))
+            statistic = np.maximum(statistic, self.alone[name].supported(raw[name]) + np.log(share))
         return statistic
 
 
