@@ -13,7 +13,7 @@ import math
 import os
 import shutil
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, Literal, NoReturn
@@ -54,18 +54,32 @@ def hidden(path: Path, kind: str) -> Path:
     return path.with_name(f".{path.name}.{kind}-{os.getpid()}")
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write one file whole or not at all."""
+@contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """Yield a file to be written that is at `path` when the block ends without an error, and nowhere else."""
     temporary = hidden(path, "tmp")
     try:
         with open(temporary, "wb") as file:
-            file.write(content)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
     fsync_directory(path.parent)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write one file whole or not at all."""
+    with whole_file(path) as file:
+        file.write(content)
+
+
+def write_parts(path: Path, parts: Iterable[str]) -> None:
+    """Write a text file whole or not at all, as its parts come; undecodable bytes of a log as `write_text`."""
+    with whole_file(path) as file:
+        for part in parts:
+            file.write(part.encode("utf-8", "surrogateescape"))
 
 
 def write_text(path: Path, text: str) -> None:

@@ -1,9 +1,9 @@
 """The one place that knows the order of the rooms.
 
 learn_log, match_log       files -> events -> sessions -> sequences    (ingest, parsing, sequences; cached on disk)
-training_task              sequences -> what the trainer works on      (encoder, training)
+training_task              sequences -> what the trainer works on      (encoder, training: see run_encoder)
 LogAnomalyPipeline.fit     trained encoder + training sessions -> detectors, calibration, what normal looks like
-LogAnomalyPipeline.score   a parsed log -> ScoreTable
+LogAnomalyPipeline.score   a parsed log, block by block -> ScoreTable
 LogAnomalyPipeline.explain scored sessions -> which line, and why
 LogAnomalyPipeline.save / load    the finished model: a folder that can be checked and never runs code (see model_file)
 """
@@ -12,27 +12,28 @@ from __future__ import annotations
 
 import dataclasses
 import glob
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ai_detect import artifacts
+from ai_detect import artifacts, scratch
 from ai_detect.config import AlarmSettings, InputSettings, RunSettings, build
+from ai_detect.detectors.components import METHODS
 from ai_detect.detectors.ensemble import DetectorBank
-from ai_detect.detectors.severity import failure_events
 from ai_detect.detectors.suspicion import suspected, trusted
 from ai_detect.detectors.threshold import Rule, daily_sessions, surprisal_of
 from ai_detect.detectors.value_slots import NO_SLOT
 from ai_detect.detectors.values import ValueModel
-from ai_detect.detectors.views import SessionEvidence
 from ai_detect.encoder import embedding
+from ai_detect.encoder.embedding import SessionEncoding
 from ai_detect.encoder.frozen import FrozenEncoder
 from ai_detect.encoder.vocabulary import word_matrix
 from ai_detect.errors import CheckpointError, ConfigError, TrainingError
 from ai_detect.ingest.fingerprint import fingerprint_sources
+from ai_detect.log_evidence import event_vectors, evidence_blocks, learn_values, whole_evidence
 from ai_detect.model_file import (
     MODEL_CARD,
     in_one_line,
@@ -43,32 +44,33 @@ from ai_detect.model_file import (
     write_model_json,
 )
 from ai_detect.parsing.template_miner import TemplateMiner
-from ai_detect.reporting.explain import Explanation, explain_sessions
-from ai_detect.reporting.findings import ModelIdentity, session_spans
+from ai_detect.reporting.explain import Explainer, Explanation
+from ai_detect.reporting.findings import ModelIdentity
 from ai_detect.reporting.learning import fit_context
 from ai_detect.reporting.reasons import ValueSurprise
 from ai_detect.reporting.reference import ExplainContext
-from ai_detect.sequences.parsed_log import ParsedLog, Progress, Silent, match_log
-from ai_detect.tables import MAX_VALUES, BoolArray, Float32Array, Int32Array, Int64Array, ScoreTable, SequenceTable
+from ai_detect.reporting.spans import session_spans
+from ai_detect.run_encoder import encoder_of_checkpoint
+from ai_detect.sequences.parsed_log import ParsedLog, Progress, SomeSessions, match_log
+from ai_detect.sequences.session_blocks import session_blocks
+from ai_detect.tables import MAX_VALUES, Float32Array, Int32Array, Int64Array, ScoreTable
 from ai_detect.training.data_check import check_same_data
 
 if TYPE_CHECKING:  # what trains imports torch, which takes longer than scoring a log
-    from torch import Tensor
-
     from ai_detect.encoder.model import SessionEncoder
-    from ai_detect.process_group import ProcessGroup
     from ai_detect.training.checkpoint import LoadedCheckpoint
-    from ai_detect.training.encoder_task import EncoderTask
+
+
+#: Sessions that are explained at once: what they need of the log lies all over it.
+_EXPLAINED = 128
 
 
 @dataclass(frozen=True)
 class Scored:
-    """A parsed log with what the encoder made of it and the scores of its sessions."""
+    """A parsed log and the scores of its sessions."""
 
     log: ParsedLog
-    evidence: SessionEvidence
     scores: ScoreTable
-    odd_slot: Int32Array  # (n_events, 2) which values of each event are the oddest, as in `ValueSurprise`
     method: str
     rule: Rule  # where the threshold comes from, and
     asked: float | None  # the number that the rule was given
@@ -116,13 +118,13 @@ class LogAnomalyPipeline:
         """
         frozen = encoder.frozen()
         suspects = suspected(log.sequences)
-        values, odd = _learn_values(log, trusted(suspects))
+        values, odd = learn_values(log, trusted(suspects))
         check()
-        evidence = _evidence(frozen, log, settings, odd, progress)
+        evidence = whole_evidence(frozen, log, settings, odd, progress)
         check()
         bank = DetectorBank.fit(
             evidence,
-            _event_vectors(frozen, log, settings),
+            event_vectors(frozen, log, settings),
             settings,
             settings.seed,
             suspects=suspects,
@@ -161,21 +163,35 @@ class LogAnomalyPipeline:
         `threshold` (on the scale of the score) or what `alarm` asks for take the place of the model's own. Raises
         ConfigError where this model cannot tell what was asked for, or does not know the method.
         """
-        limit = self.bank.threshold(method, alarm)
-        odd = self.values.surprise(log.sequences, log.values)
-        evidence = _evidence(self.encoder, log, self.settings, odd.surprise, progress)
-        vectors = _event_vectors(self.encoder, log, self.settings)
-        scores = self.bank.scores(evidence, vectors, method=method, alarm=alarm)
+        name = method or self.bank.default_method
+        limit = self.bank.threshold(name, alarm)
+        scores = self.score_by_method(log, [name], alarm, progress)[name]
         rule, asked = limit.rule, limit.asked
         if threshold is not None:
             scores = dataclasses.replace(scores, threshold=threshold, is_anomaly=scores.score >= threshold)
             rule, asked = "threshold", threshold
-        return Scored(log, evidence, scores, odd.slot, method or self.bank.default_method, rule, asked)
+        return Scored(log, scores, name, rule, asked)
 
-    def score_by_method(self, scored: Scored, alarm: AlarmSettings | None = None) -> dict[str, ScoreTable]:
-        """The scores of every method for sessions whose evidence is there already; `alarm` as in `score`."""
-        vectors = _event_vectors(self.encoder, scored.log, self.settings)
-        return self.bank.scores_by_method(scored.evidence, vectors, alarm=alarm)
+    def score_by_method(
+        self,
+        log: ParsedLog,
+        methods: Sequence[str] = METHODS,
+        alarm: AlarmSettings | None = None,
+        progress: Progress | None = None,
+    ) -> dict[str, ScoreTable]:
+        """The scores of several methods; what they share is computed once. Raises as `score`."""
+        vectors = event_vectors(self.encoder, log, self.settings)
+
+        def odd_values(sessions: slice, block: SomeSessions) -> Float32Array:
+            return self.values.surprise(block.sequences, block.values).surprise
+
+        evidence = evidence_blocks(self.encoder, log, self.settings, odd_values, progress)
+        return self.bank.scores_in_blocks(evidence, len(log.sessions), vectors, methods, alarm=alarm)
+
+    def vectors(self, log: ParsedLog, sessions: Int64Array) -> Float32Array:
+        """What the encoder makes of these sessions, (n, 3 * dim) float32."""
+        words = word_matrix(log.events.templates, self.settings.n_word_buckets)
+        return embedding.encode_sessions(self.encoder, log.sequences.take(sessions), words).vectors
 
     def detection(self, scored: Scored) -> dict[str, Any]:
         """How the threshold came about, for reports: what was asked for (null: nothing), the false-alarm rate that this
@@ -198,29 +214,26 @@ class LogAnomalyPipeline:
 
     def explain(
         self, scored: Scored, sessions: Int64Array, *, check: Callable[[], None] = lambda: None
-    ) -> dict[int, Explanation]:
-        """Which lines of these sessions are not as training knows them, and why; `check` is called now and then."""
+    ) -> Iterator[tuple[int, Explanation]]:
+        """Which lines of these sessions are not as training knows them, and why; `check` is called now and then.
+
+        What encoder and values say of a session is made again for those that are explained, rather than kept of all.
+        """
 
         def expected(ids: Int32Array, position: int) -> list[tuple[int, float]]:
             return embedding.expected_events(self.encoder, ids, position, 3)
 
-        log, evidence = scored.log, scored.evidence
-        # the time before an event has reasons of its own
-        odd = np.where((scored.odd_slot >= 0) & (scored.odd_slot < MAX_VALUES), evidence.odd, 0)
-        oddest = np.arange(len(odd)), odd.argmax(axis=1)
-        values = ValueSurprise(
-            odd[oddest], np.where(odd[oddest] > 0, scored.odd_slot[oddest], NO_SLOT).astype(np.int32)
-        )
-        return explain_sessions(
-            self.normal,
-            log.sequences,
-            sessions,
-            evidence.surprise,
-            expected,
-            log.events.templates,
-            values,
-            check=check,
-        )
+        log = scored.log
+        encoding = SessionEncoding(self.encoder, word_matrix(log.events.templates, self.settings.n_word_buckets))
+        explainer = Explainer(self.normal, expected, log.events.templates)
+        for part in session_blocks(scratch.offsets_of(log.sequences.lengths[sessions]), _EXPLAINED):
+            block = log.of_sessions(sessions[part])
+            odd = self.values.surprise(block.sequences, block.values)
+            values = _oddest_values(odd.surprise, odd.slot)
+            surprise = encoding.encode(block.sequences).surprise
+            yield from zip(
+                sessions[part].tolist(), explainer.explain(block.sequences, surprise, values, check), strict=True
+            )
 
     @property
     def identity(self) -> ModelIdentity:
@@ -290,110 +303,16 @@ class LogAnomalyPipeline:
         return cls(settings, miner, encoder, bank, normal, values, model.card.model_dump())
 
 
-def _learn_values(log: ParsedLog, normal: BoolArray) -> tuple[ValueModel, Float32Array]:
-    """What values are usual in the `normal` sessions; how odd those of each event are by the other sessions of these,
-    (n_events, 2).
-    """
-    all_values = log.values
-    of_normal = np.repeat(normal, log.sequences.lengths)
-    values, own = ValueModel.fit(
-        log.sequences.take(np.flatnonzero(normal)), all_values.take(np.flatnonzero(of_normal)), log.events.n_known
-    )
-    odd = values.surprise(log.sequences, all_values).surprise.copy()
-    odd[of_normal] = own.surprise
-    return values, odd
-
-
-def _evidence(
-    encoder: FrozenEncoder, log: ParsedLog, settings: RunSettings, odd: Float32Array, progress: Progress | None
-) -> SessionEvidence:
-    words = word_matrix(log.events.templates, settings.n_word_buckets)
-    with (progress or Silent()).stage("encoding", len(log.sessions), "sessions") as advance:
-        vectors, surprise = embedding.encode_sessions(encoder, log.sequences, words, on_progress=advance)
-    _check_finite(vectors, surprise)
-    failure = failure_events(log.events.templates, log.sequences.event_id, log.events.level[log.sessions.rows])
-    return SessionEvidence(log.sequences, vectors, surprise, failure, odd)
-
-
-def _event_vectors(encoder: FrozenEncoder, log: ParsedLog, settings: RunSettings) -> Float32Array:
-    """What the words of each event mean to the encoder, (n_templates, dim) float32; unseen events included."""
-    vectors = embedding.event_vectors(encoder, word_matrix(log.events.templates, settings.n_word_buckets))
-    _check_finite(vectors)
-    return vectors
-
-
-def _check_finite(*arrays: Float32Array) -> None:
-    """Raise CheckpointError where finite weights gave numbers that are not."""
-    if not all(np.isfinite(array).all() for array in arrays):
-        raise CheckpointError("the encoder's weights are so large that its output is not finite; train again")
+def _oddest_values(surprise: Float32Array, slot: Int32Array) -> ValueSurprise:
+    """The oddest value of each event, be it a number or a word; the time before an event has reasons of its own."""
+    odd = np.where((slot >= 0) & (slot < MAX_VALUES), surprise, 0)
+    oddest = np.arange(len(odd)), odd.argmax(axis=1)
+    return ValueSurprise(odd[oddest], np.where(odd[oddest] > 0, slot[oddest], NO_SLOT).astype(np.int32))
 
 
 def sessions_per_day(log: ParsedLog) -> float | None:
     """How many sessions a day a log has, None where it has no times."""
     return daily_sessions(session_spans(log.events, log.sessions).start_time)
-
-
-def untrained_encoder(settings: RunSettings, miner: TemplateMiner) -> SessionEncoder:
-    """An encoder for these templates; its initial weights are a function of the seed."""
-    from ai_detect.encoder.model import SessionEncoder
-    from ai_detect.training.schedule import seed_step
-
-    seed_step(settings.seed, 0)
-    return SessionEncoder(settings, len(miner.templates), word_matrix(miner.templates, settings.n_word_buckets))
-
-
-def grown_encoder(loaded: LoadedCheckpoint, settings: RunSettings, miner: TemplateMiner) -> SessionEncoder:
-    """The encoder of a checkpoint for a miner that has learned on: what is new begins as events unseen so far."""
-    encoder = untrained_encoder(settings, miner)
-    encoder.take_over(encoder_of_checkpoint(loaded)[1])
-    return encoder
-
-
-def encoder_of_checkpoint(loaded: LoadedCheckpoint) -> tuple[TemplateMiner, SessionEncoder]:
-    """The templates and the encoder of a checkpoint; raises CheckpointError naming what does not fit."""
-    path = loaded.checkpoint.path
-    settings = settings_of_checkpoint(loaded)
-    try:
-        miner = TemplateMiner.from_json(loaded.templates)
-        encoder = _trained_encoder(settings, miner, loaded.model_state, path / "model.safetensors")
-    except ValueError as error:
-        raise CheckpointError(f"{path / 'templates.json'}: {in_one_line(error)}") from error
-    return miner, encoder
-
-
-def _trained_encoder(
-    settings: RunSettings, miner: TemplateMiner, weights: Mapping[str, Tensor], origin: Path
-) -> SessionEncoder:
-    """An encoder with these weights; settings that ask for more than there are must not make room for them first.
-
-    Raises CheckpointError where they do not fit, ValueError where the templates are not frozen.
-    """
-    from ai_detect.training.parts import load_weights
-
-    dim, n_templates = settings.dim, len(miner.templates)
-    least = dim * (settings.n_word_buckets + n_templates + settings.max_events) + 8 * settings.n_layers * dim**2
-    found = sum(tensor.numel() for tensor in weights.values())
-    if found < least:
-        raise CheckpointError(
-            f"{origin} holds {found:,} weights, its settings and {n_templates} templates ask for {least:,} and more"
-        )
-    encoder = untrained_encoder(settings, miner)
-    load_weights(encoder, weights, origin)
-    return encoder
-
-
-def training_task(
-    model: SessionEncoder,
-    train: SequenceTable,
-    validation: SequenceTable | None,
-    settings: RunSettings,
-    group: ProcessGroup,
-) -> EncoderTask:
-    """What the trainer works on: sessions that look abnormal themselves are not learned from, where they are many."""
-    from ai_detect.training.encoder_task import EncoderTask
-
-    # judged by themselves: sessions that only validate have no say in what is learned from
-    return EncoderTask(model, train, validation, settings, group, trusted=trusted(suspected(train)))
 
 
 def fit_checkpoint(

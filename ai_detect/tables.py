@@ -7,15 +7,20 @@ Tables check dtype and shape when made and are frozen; their arrays may be memor
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import pairwise
-from typing import overload
+from typing import NamedTuple, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ai_detect import scratch
+
 Int8Array = NDArray[np.int8]
+UInt8Array = NDArray[np.uint8]
 Int32Array = NDArray[np.int32]
 Int64Array = NDArray[np.int64]
 Float32Array = NDArray[np.float32]
@@ -28,6 +33,8 @@ NO_TIME = int(np.iinfo(np.int64).min)
 NO_SESSION = -1
 #: The first so many variable parts of a message are kept.
 MAX_VALUES = 8
+#: Strings, and about how many bytes of them, that are made at once; only memory depends on it.
+_STRINGS_AT_ONCE, _TEXT_AT_ONCE = 1 << 14, 1 << 20
 #: Severity of a line as an int8; 0 where the header names none.
 LEVELS = ("", "trace", "debug", "info", "notice", "warning", "error", "critical", "fatal")
 
@@ -45,8 +52,20 @@ def check_column(name: str, column: np.ndarray, dtype: type, length: int | None 
 def check_offsets(name: str, offsets: np.ndarray, total: int) -> None:
     """Raise ValueError unless `offsets` are CSR row offsets into a column of `total` rows."""
     check_column(name, offsets, np.int64)
-    if len(offsets) == 0 or offsets[0] != 0 or offsets[-1] != total or np.any(np.diff(offsets) < 0):
+    ends = len(offsets) > 0 and offsets[0] == 0 and offsets[-1] == total
+    if not ends or any((np.diff(part) < 0).any() for part in rows_and_next(offsets)):
         raise ValueError(f"{name} must rise from 0 to {total}")
+
+
+def rows_and_next(offsets: Int64Array) -> Iterator[Int64Array]:
+    """CSR offsets in blocks, each with the first of the next one."""
+    return (offsets[block.start : block.stop + 1] for block in scratch.blocks(len(offsets) - 1))
+
+
+def _range(column: np.ndarray) -> tuple[int, int]:
+    """Least and largest number of a column that has any."""
+    low_high = [(int(column[block].min()), int(column[block].max())) for block in scratch.blocks(len(column))]
+    return min(low for low, _ in low_high), max(high for _, high in low_high)
 
 
 def ragged_rows(starts: Int64Array, counts: Int64Array) -> Int64Array:
@@ -56,22 +75,44 @@ def ragged_rows(starts: Int64Array, counts: Int64Array) -> Int64Array:
 
 
 class StringColumn(Sequence[str]):
-    """Many strings as one text: string i is `text[offsets[i]:offsets[i + 1]]`, made when it is asked for.
+    """Many strings as one column of bytes: string i is `content[offsets[i]:offsets[i + 1]]`, made when it is asked for.
 
-    A million session keys so are there at once, where their list takes half a second to read.
+    A million session keys so are there at once, where their list takes half a second to read. The bytes are UTF-8, with
+    the surrogates that stand for a log's undecodable bytes.
     """
 
-    def __init__(self, text: str, offsets: Int64Array) -> None:
-        check_offsets("offsets", offsets, len(text))
-        self.text = text
+    def __init__(self, content: UInt8Array, offsets: Int64Array) -> None:
+        check_column("content", content, np.uint8)
+        check_offsets("offsets", offsets, len(content))
+        for part in rows_and_next(offsets):
+            content[part[0] : part[-1]].tobytes().decode("utf-8", "surrogatepass")
+            begins = part[:-1][part[:-1] < part[1:]]
+            if (content[begins] & 0xC0 == 0x80).any():
+                raise ValueError("a string begins within a character")
+        self.content = content
         self.offsets = offsets
 
     @classmethod
     def of(cls, strings: Iterable[str]) -> StringColumn:
-        """The column of these strings."""
-        strings = tuple(strings)
-        lengths = np.fromiter(map(len, strings), np.int64, len(strings))
-        return cls("".join(strings), np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)]))
+        """The column of these strings, which are not held all at once."""
+        return cls.of_bytes(string.encode("utf-8", "surrogatepass") for string in strings)
+
+    @classmethod
+    def of_bytes(cls, strings: Iterable[bytes]) -> StringColumn:
+        """The column of strings that are encoded as here."""
+        content, lengths = scratch.Growing(np.uint8), scratch.Growing(np.int64)
+        part: list[bytes] = []
+        n_bytes = 0
+        for string in strings:
+            part.append(string)
+            n_bytes += len(string)
+            if n_bytes > _TEXT_AT_ONCE or len(part) == _STRINGS_AT_ONCE:
+                content.append(np.frombuffer(b"".join(part), np.uint8))
+                lengths.append(np.array([len(string) for string in part]))
+                part, n_bytes = [], 0
+        content.append(np.frombuffer(b"".join(part), np.uint8))
+        lengths.append(np.array([len(string) for string in part], np.int64))
+        return cls(content.column(), scratch.offsets_of(lengths.column()))
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -84,10 +125,28 @@ class StringColumn(Sequence[str]):
         if isinstance(index, slice):
             return tuple(self[i] for i in range(*index.indices(len(self))))
         at = range(len(self))[index]
-        return self.text[self.offsets[at] : self.offsets[at + 1]]
+        return self.content[self.offsets[at] : self.offsets[at + 1]].tobytes().decode("utf-8", "surrogatepass")
 
     def __iter__(self) -> Iterator[str]:
-        return (self.text[begin:end] for begin, end in pairwise(self.offsets.tolist()))
+        begin = 0
+        while begin < len(self):
+            bounds = self.offsets[begin : begin + _STRINGS_AT_ONCE + 1]
+            n = max(1, int(np.searchsorted(bounds, bounds[0] + _TEXT_AT_ONCE, side="right")) - 1)
+            bounds = bounds[: n + 1]
+            begin += n
+            text = self.content[bounds[0] : bounds[-1]].tobytes()
+            for first, end in pairwise((bounds - bounds[0]).tolist()):
+                yield text[first:end].decode("utf-8", "surrogatepass")
+
+    def take(self, chosen: Int64Array) -> StringColumn:
+        """The column of these strings, in this order."""
+        content = scratch.Growing(np.uint8)
+        lengths = scratch.filled(
+            len(chosen), np.int64, lambda block: self.offsets[chosen[block] + 1] - self.offsets[chosen[block]]
+        )
+        for block in scratch.blocks(len(chosen), _STRINGS_AT_ONCE):
+            content.append(self.content[ragged_rows(self.offsets[chosen[block]], lengths[block])])
+        return StringColumn(content.column(), scratch.offsets_of(lengths))
 
 
 @dataclass(frozen=True)
@@ -105,7 +164,7 @@ class ValueTable:
         check_column("number", self.number, np.float32)
         check_column("key", self.key, np.int32, len(self.number))
         check_offsets("offsets of values", self.offsets, len(self.number))
-        if np.diff(self.offsets).max(initial=0) > MAX_VALUES:
+        if any(np.diff(part).max(initial=0) > MAX_VALUES for part in rows_and_next(self.offsets)):
             raise ValueError(f"an event has more than {MAX_VALUES} values")
 
     @classmethod
@@ -148,6 +207,13 @@ class SourceSpan:
     n_bytes: int
 
 
+class EventTally(NamedTuple):
+    """Of each event id, (n_templates,) int64: messages, and the row of the first, -1 where there is none."""
+
+    counts: Int64Array
+    first: Int64Array
+
+
 @dataclass(frozen=True)
 class EventTable:
     """One row a message, in input order (a multi-line message is one row).
@@ -182,10 +248,12 @@ class EventTable:
         )
         for name, column, dtype in columns:
             check_column(name, column, dtype, n)
-        if n and (self.event_id.min() < 0 or self.event_id.max() >= len(self.templates)):
-            raise ValueError("event_id must index templates")
-        if n and (self.session_id.min() < NO_SESSION or self.session_id.max() >= len(self.session_keys)):
-            raise ValueError("session_id must index session_keys")
+        for name, column, low, n_known in (
+            ("event_id must index templates", self.event_id, 0, len(self.templates)),
+            ("session_id must index session_keys", self.session_id, NO_SESSION, len(self.session_keys)),
+        ):
+            if n and not low <= _range(column)[0] <= _range(column)[1] < n_known:
+                raise ValueError(name)
         if not 0 <= self.n_known <= len(self.templates):
             raise ValueError("n_known must lie between 0 and the number of templates")
         if len(self.values) not in (0, n):
@@ -194,10 +262,28 @@ class EventTable:
     def __len__(self) -> int:
         return len(self.offset)
 
+    @cached_property
+    def tally(self) -> EventTally:
+        """How often each event occurs, and where first."""
+        n = len(self.templates)
+        counts, first = np.zeros(n, np.int64), np.full(n, -1, np.int64)
+        place = np.empty(n, np.int64)
+        for block in scratch.blocks(len(self)):
+            events = self.event_id[block]
+            own = np.bincount(events, minlength=n)
+            place[events[::-1]] = np.arange(block.stop - 1, block.start - 1, -1)
+            new = np.flatnonzero((own > 0) & (counts == 0))
+            first[new] = place[new]
+            counts += own
+        return EventTally(counts, first)
+
     def source_of(self, row: int) -> SourceSpan:
         """The file that event `row` was read from."""
-        starts = [source.first_event for source in self.sources]
-        return self.sources[int(np.searchsorted(starts, row, side="right")) - 1]
+        return self.sources[bisect_right(self._starts, row) - 1]
+
+    @cached_property
+    def _starts(self) -> list[int]:
+        return [source.first_event for source in self.sources]
 
     def last_line(self, row: int) -> int:
         """The last line (from 1) of the message in `row`, continuation lines included."""

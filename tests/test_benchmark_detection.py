@@ -32,7 +32,8 @@ from ai_detect.detectors.suspicion import suspected, trusted
 from ai_detect.detectors.views import SessionEvidence
 from ai_detect.encoder.batches import EncodedBatch, make_batch
 from ai_detect.evaluation.baselines import Baseline
-from ai_detect.pipeline import LogAnomalyPipeline, untrained_encoder
+from ai_detect.pipeline import LogAnomalyPipeline
+from ai_detect.run_encoder import untrained_encoder
 from ai_detect.tables import SequenceTable
 
 FAULTY = (3, 11, 18, 26, 33, 47, 52, 59)

@@ -95,6 +95,7 @@ def test_a_column_of_strings_is_their_list(strings: list[str]) -> None:
     indices = range(-len(strings), len(strings))
     assert [column[i] for i in indices] == [strings[i] for i in indices]
     assert column[1::2] == tuple(strings[1::2])
+    assert tuple(column.take(np.arange(len(strings))[::-1])) == tuple(reversed(strings))
     with pytest.raises(IndexError):
         column[len(strings)]
 
@@ -102,7 +103,15 @@ def test_a_column_of_strings_is_their_list(strings: list[str]) -> None:
 def test_a_column_of_strings_fits_its_text() -> None:
     for offsets in ([0, 2], [1, 3], [0, 2, 1, 3], []):
         with pytest.raises(ValueError, match="offsets"):
-            StringColumn("abc", np.array(offsets, np.int64))
+            StringColumn(np.frombuffer(b"abc", np.uint8), np.array(offsets, np.int64))
+
+
+def test_a_column_of_strings_begins_no_string_within_a_character() -> None:
+    content = np.frombuffer("aé".encode(), np.uint8)
+    assert tuple(StringColumn(content, np.array([0, 1, 3, 3], np.int64))) == ("a", "é", "")
+    for broken in (content, content[:2], content[::-1]):
+        with pytest.raises(ValueError):
+            StringColumn(np.ascontiguousarray(broken), np.array([0, 2, len(broken)], np.int64))
 
 
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=8), st.data())

@@ -14,7 +14,6 @@ from ai_detect.cli.progress import TerminalProgress
 from ai_detect.cli.results import describe, print_notes, print_summary, write_results
 from ai_detect.config import MODEL_BOUND, InputSettings, RunSettings
 from ai_detect.errors import ConfigError
-from ai_detect.reporting.findings import anomalies_jsonl
 from ai_detect.training.signals import SignalFlag
 
 
@@ -43,14 +42,14 @@ def run(command: DetectCommand, typed: Mapping[str, Any]) -> int:
             check=lambda: signals.check("explaining"),
         )
     if command.output_dir == "-":
-        sys.stdout.write(anomalies_jsonl(described.findings))
+        sys.stdout.writelines(described.findings.jsonl())
         if not command.quiet:
             print_notes(described)
     else:
         folder = Path(command.output_dir)
         write_results(described, folder, top_k=command.top_k, history=pipeline.card["history"], wanted=command.format)
         print_summary(described, folder)
-    return 3 if command.fail_on_anomaly and described.findings else 0
+    return 3 if command.fail_on_anomaly and len(described.findings) else 0
 
 
 def reading_settings(command: InputSettings, typed: Mapping[str, Any], model: RunSettings) -> InputSettings:

@@ -50,7 +50,7 @@ def run(command: EvaluateCommand, typed: Mapping[str, Any]) -> int:
         scored = pipeline.score(log, method=method, alarm=command, progress=progress)
         by_method = {method: scored.scores}
         if command.eval_all_methods:
-            by_method |= pipeline.score_by_method(scored, command)
+            by_method |= pipeline.score_by_method(log, alarm=command, progress=progress)
         evaluation = _evaluate(pipeline, scored, method, by_method, labels)
         described = describe(
             pipeline,
@@ -67,7 +67,11 @@ def run(command: EvaluateCommand, typed: Mapping[str, Any]) -> int:
             folder / "evaluation_report.md", evaluation_markdown(evaluation, described, top_k=command.top_k)
         )
         page = evaluation_html(
-            evaluation, described, top_k=command.top_k, labels=labels, embedding=scored.evidence.embedding
+            evaluation,
+            described,
+            top_k=command.top_k,
+            labels=labels,
+            embedding=lambda sessions: pipeline.vectors(log, sessions),
         )
         artifacts.write_text(folder / "evaluation_report.html", page)
         artifacts.write_bytes(folder / "evaluation_report.png", methods_png(evaluation))

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ai_detect import artifacts
+from ai_detect import artifacts, scratch
 from ai_detect.cli.command_settings import ParseCommand
 from ai_detect.cli.progress import TerminalProgress
 from ai_detect.errors import DataError
 from ai_detect.ingest.log_reader import LogSource, fetch_lines, find_sources, stored_bytes
 from ai_detect.ingest.messages import MessageReader
 from ai_detect.parsing.events import learn_events
+from ai_detect.parsing.matching import template_id
 from ai_detect.parsing.template_miner import TemplateMiner
 from ai_detect.tables import EventTable
+
+#: Rows of events.csv that are made at once; only memory depends on it.
+_ROWS = 1 << 14
 
 
 def run(command: ParseCommand, typed: Mapping[str, Any]) -> int:
@@ -32,8 +36,8 @@ def run(command: ParseCommand, typed: Mapping[str, Any]) -> int:
     folder = Path(command.output_dir)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        artifacts.write_text(folder / "events.csv", _events_csv(events, miner))
-        artifacts.write_text(folder / "templates.csv", _templates_csv(events, miner, sources, command.encoding))
+        artifacts.write_parts(folder / "events.csv", _events_csv(events))
+        artifacts.write_text(folder / "templates.csv", _templates_csv(events, sources, command.encoding))
     except OSError as error:
         raise DataError(f"{folder}: results cannot be written ({error.strerror}); give another --output_dir") from error
     n_lines = events.counters["n_lines"]
@@ -42,24 +46,32 @@ def run(command: ParseCommand, typed: Mapping[str, Any]) -> int:
     return 0
 
 
-def _events_csv(events: EventTable, miner: TemplateMiner) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
+def _events_csv(events: EventTable) -> Iterator[str]:
     several = len(events.sources) > 1
-    writer.writerow([*(["file"] if several else []), "line", "event_id", "template"])
-    ids = miner.template_ids
-    for row in range(len(events)):
-        event = int(events.event_id[row])
-        place = [events.source_of(row).path] if several else []
-        writer.writerow([*place, int(events.line[row]), ids[event], events.templates[event]])
+    yield ("file," if several else "") + "line,event_id,template\n"
+    endings = [_csv_row(pair) for pair in zip(map(template_id, events.templates), events.templates, strict=True)]
+    ends = [*(source.first_event for source in events.sources[1:]), len(events)]
+    for source, end in zip(events.sources, ends, strict=True):
+        begin = _csv_row([source.path]).removesuffix("\n") + "," if several else ""
+        for block in scratch.blocks(end - source.first_event, _ROWS):
+            rows = slice(source.first_event + block.start, source.first_event + block.stop)
+            lines, found = events.line[rows].tolist(), events.event_id[rows].tolist()
+            yield "".join([f"{begin}{line},{endings[event]}" for line, event in zip(lines, found, strict=True)])
+
+
+def _csv_row(cells: Iterable[str]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow(cells)
     return text.getvalue()
 
 
-def _templates_csv(events: EventTable, miner: TemplateMiner, sources: list[LogSource], encoding: str) -> str:
+def _templates_csv(events: EventTable, sources: list[LogSource], encoding: str) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["event_id", "template", "count", "first_line", "example"])
-    found, first, counts = np.unique(events.event_id, return_index=True, return_counts=True)
+    counts, first_row = events.tally
+    found = np.flatnonzero(counts)
+    first, counts = first_row[found], counts[found]
     by_path = {source.path: source for source in sources}
     example: dict[int, str] = {}
     for span in events.sources:
@@ -69,6 +81,12 @@ def _templates_csv(events: EventTable, miner: TemplateMiner, sources: list[LogSo
     for at in np.lexsort((found, -counts)):
         event, row = int(found[at]), int(first[at])
         writer.writerow(
-            [miner.template_ids[event], events.templates[event], int(counts[at]), int(events.line[row]), example[row]]
+            [
+                template_id(events.templates[event]),
+                events.templates[event],
+                int(counts[at]),
+                int(events.line[row]),
+                example[row],
+            ]
         )
     return text.getvalue()

@@ -5,28 +5,26 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ai_detect import artifacts
+import numpy as np
+
+from ai_detect import artifacts, scratch
 from ai_detect.detectors.suspicion import trusted
 from ai_detect.errors import DataError
-from ai_detect.ingest.log_reader import fetch_lines
+from ai_detect.ingest.log_reader import lines_at
 from ai_detect.pipeline import LogAnomalyPipeline, Scored
-from ai_detect.reporting.findings import (
-    anomalies_jsonl,
-    build_findings,
-    rank_anomalies,
-    scores_csv,
-    summarise,
-    suspects_csv,
-)
+from ai_detect.reporting.findings import AnomalyTally, rank_anomalies
 from ai_detect.reporting.notes import SUSPECTS_FILE, calibration_limit, threshold_origin
-from ai_detect.reporting.report import ScoredLog, alike_anomalies, detection_report, rows_to_read
+from ai_detect.reporting.report import ScoredLog, described_log, detection_report
+from ai_detect.reporting.session_tables import scores_csv, suspects_csv
+from ai_detect.reporting.spans import SessionSpans, session_spans
+from ai_detect.reporting.summary import summarise
 from ai_detect.reporting.wording import visible
 from ai_detect.sequences.parsed_log import ParsedLog
-from ai_detect.tables import EventTable, Int64Array
+from ai_detect.tables import EventTable, Int64Array, StringColumn
 from ai_detect.training.state import versions
 
 logger = logging.getLogger(__name__)
@@ -42,41 +40,73 @@ def describe(
 ) -> ScoredLog:
     """Explain every anomaly and reread the lines that findings and pages quote."""
     begun = time.monotonic()
-    log = scored.log
-    explanations = pipeline.explain(scored, rank_anomalies(scored.scores), check=check)
-    raw_lines = _raw_lines(
-        scored, rows_to_read(log.events, log.sessions, explanations, top_k), pipeline.settings.encoding
-    )
-    findings = build_findings(
-        log.events, log.sessions, scored.scores, explanations, raw_lines=raw_lines, model=pipeline.identity
-    )
-    summary = summarise(
+    log, ranked = scored.log, rank_anomalies(scored.scores)
+
+    def summary(spans: SessionSpans, tally: AnomalyTally) -> dict[str, Any]:
+        return summarise(
+            log.events,
+            log.sessions,
+            spans,
+            scored.scores,
+            tally,
+            model=pipeline.identity,
+            detection=pipeline.detection(scored),
+            timings_s={**timings_s, "explain": time.monotonic() - begun},
+            versions=versions(),
+        )
+
+    return described_log(
         log.events,
         log.sessions,
         scored.scores,
-        findings,
-        model=pipeline.identity,
-        detection=pipeline.detection(scored),
-        timings_s={**timings_s, "explain": time.monotonic() - begun},
-        versions=versions(),
+        ranked,
+        pipeline.explain(scored, ranked, check=check),
+        lambda rows: _raw_lines(log, rows, pipeline.settings.encoding),
+        pipeline.identity,
+        top_k,
+        summary,
     )
-    return ScoredLog(log.events, log.sessions, scored.scores, explanations, findings, raw_lines, summary)
 
 
-def _raw_lines(scored: Scored, rows: Int64Array, encoding: str) -> dict[int, list[str]]:
-    """The physical lines of these events, each file read once."""
-    events, found = scored.log.events, dict[int, list[str]]()
-    by_path = {source.path: source for source in scored.log.sources}
-    by_file: dict[str, list[int]] = {}
-    for row in rows.tolist():
-        by_file.setdefault(events.source_of(row).path, []).append(row)
-    for path, chosen in by_file.items():
-        spans = [(int(events.offset[row]), _n_lines(events, row)) for row in chosen]
-        try:
-            found.update(zip(chosen, fetch_lines(by_path[path], spans, encoding), strict=True))
-        except DataError as error:
-            logger.warning("the findings quote no lines of %s: %s", path, error)
-    return found
+class _RawLines(Mapping[int, Sequence[str]]):
+    """The physical lines of some messages by their row, read back from the disk when they are asked for."""
+
+    def __init__(self, rows: Int64Array, lines: StringColumn) -> None:
+        self._rows = rows  # ascending
+        self._lines = lines  # each with a newline behind every line
+
+    def __getitem__(self, row: int) -> list[str]:
+        at = int(np.searchsorted(self._rows, row))
+        if at == len(self._rows) or self._rows[at] != row:
+            raise KeyError(row)
+        return self._lines[at].split("\n")[:-1]
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._rows.tolist())
+
+
+def _raw_lines(log: ParsedLog, rows: Int64Array, encoding: str) -> _RawLines:
+    """The physical lines of these events, ascending; each file is read once."""
+    events, found = log.events, scratch.Growing(np.int64)
+    by_path = {source.path: source for source in log.sources}
+
+    def texts() -> Iterator[str]:
+        bounds = np.searchsorted(rows, [*(source.first_event for source in events.sources), len(events)])
+        for span, begin, end in zip(events.sources, bounds[:-1], bounds[1:], strict=True):
+            chosen = rows[begin:end].tolist()
+            spans = ((int(events.offset[row]), _n_lines(events, row)) for row in chosen)
+            try:
+                for row, lines in zip(chosen, lines_at(by_path[span.path], spans, encoding), strict=True):
+                    found.append(np.array([row]))
+                    yield "".join(f"{line}\n" for line in lines)
+            except DataError as error:
+                logger.warning("the findings quote no lines of %s: %s", span.path, error)
+
+    lines = StringColumn.of(texts())
+    return _RawLines(found.column(), lines)
 
 
 def _n_lines(events: EventTable, row: int) -> int:
@@ -87,23 +117,22 @@ def write_results(
     described: ScoredLog, folder: Path, *, top_k: int, history: Mapping[str, Any], wanted: str = "all"
 ) -> None:
     """Write the files that `wanted` names ("all", "csv", "jsonl" or "html") and summary.json."""
-    files = {}
+    files: dict[str, Iterable[str]] = {}
     if wanted in ("all", "csv"):
-        files["scores.csv"] = scores_csv(described.events, described.sessions, described.scores)
+        files["scores.csv"] = scores_csv(described.sessions, described.spans, described.scores)
     if wanted in ("all", "jsonl"):
-        files["anomalies.jsonl"] = anomalies_jsonl(described.findings)
+        files["anomalies.jsonl"] = described.findings.jsonl()
     if wanted in ("all", "html"):
-        files["report.html"] = detection_report(
-            described, top_k=top_k, history=history["rows"], resume_steps=history["resume_steps"]
-        )
+        page = detection_report(described, top_k=top_k, history=history["rows"], resume_steps=history["resume_steps"])
+        files["report.html"] = [page]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         # the summary of an earlier log must not stand beside files of this one, nor the other way round
         for name in ("summary.json", "scores.csv", "anomalies.jsonl", "report.html"):
             if name not in files:
                 (folder / name).unlink(missing_ok=True)
-        for name, text in files.items():
-            artifacts.write_text(folder / name, text)
+        for name, parts in files.items():
+            artifacts.write_parts(folder / name, parts)
         artifacts.write_json(folder / "summary.json", described.summary)
     except OSError as error:
         raise DataError(f"{folder}: results cannot be written ({error.strerror}); give another --output_dir") from error
@@ -118,8 +147,10 @@ def write_suspects(pipeline: LogAnomalyPipeline, log: ParsedLog, folder: Path) -
             return
         bank = pipeline.bank
         folder.mkdir(parents=True, exist_ok=True)
+        spans = session_spans(log.events, log.sessions)
+        learned_from = trusted(bank.suspected)
         artifacts.write_text(
-            path, suspects_csv(log.events, log.sessions, bank.suspected, bank.suspicion, trusted(bank.suspected))
+            path, suspects_csv(log.events, log.sessions, spans, bank.suspected, bank.suspicion, learned_from)
         )
     except OSError as error:
         raise DataError(f"{path}: cannot be written ({error.strerror}); give another --output_dir") from error
@@ -133,10 +164,9 @@ def print_summary(described: ScoredLog, folder: Path, shown: int = 5) -> None:
         f"({summary['n_lines']:,} lines, threshold {summary['threshold']:.4f})"
     )
     print(f"threshold: {threshold_origin(summary['detection'])}; {calibration_limit(summary['detection'])}")
-    groups = alike_anomalies(described.explanations)
-    finding_of = dict(zip(described.explanations, described.findings, strict=True))
+    groups = described.groups
     for group in groups[:shown]:
-        finding = finding_of[group[0]]
+        finding = described.findings[group[0]]
         source = finding["source"]
         reasons = finding["reasons"]
         line = (reasons[0]["line"] if reasons else None) or source["line_start"]

@@ -29,8 +29,8 @@ from ai_detect.errors import CheckpointError, ConfigError, DataError
 from ai_detect.ingest.fingerprint import fingerprint_sources
 from ai_detect.ingest.log_reader import find_sources
 from ai_detect.model_file import MODEL_CARD, is_older_format, settings_of_checkpoint
-from ai_detect.pipeline import encoder_of_checkpoint
 from ai_detect.process_group import ProcessGroup
+from ai_detect.run_encoder import encoder_of_checkpoint
 from ai_detect.sequences.parsed_log import learn_log, match_log
 from ai_detect.training.checkpoint import OPTIMIZER, LoadedCheckpoint
 from ai_detect.training.checkpoint_store import (

@@ -25,15 +25,9 @@ from ai_detect.config import RunSettings
 from ai_detect.detectors.threshold import rate_of_alerts
 from ai_detect.errors import CheckpointError, ConfigError, DataError, Interrupted
 from ai_detect.model_file import model_card
-from ai_detect.pipeline import (
-    LogAnomalyPipeline,
-    encoder_of_checkpoint,
-    grown_encoder,
-    sessions_per_day,
-    training_task,
-    untrained_encoder,
-)
+from ai_detect.pipeline import LogAnomalyPipeline, sessions_per_day
 from ai_detect.process_group import ProcessGroup, torchrun_processes
+from ai_detect.run_encoder import encoder_of_checkpoint, grown_encoder, training_task, untrained_encoder
 from ai_detect.sequences.parsed_log import ParsedLog, match_log
 from ai_detect.sequences.windowing import split_tail
 from ai_detect.tables import SequenceTable

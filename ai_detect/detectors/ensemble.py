@@ -8,12 +8,13 @@ scores  a component's score -> -ln p -> weighted power mean, or the -ln p of a c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
+from ai_detect import scratch
 from ai_detect.artifacts import check_array
 from ai_detect.config import AlarmSettings, DetectionMethod, DetectionSettings, FusionMethod
 from ai_detect.detectors.calibration import TailCalibration
@@ -174,11 +175,42 @@ class DetectorBank:
         alarm: AlarmSettings | None = None,
     ) -> dict[str, ScoreTable]:
         """A ScoreTable for each method; what they share is computed once."""
+        return self.scores_in_blocks([evidence], len(evidence), event_vectors, methods, alarm=alarm)
+
+    def scores_in_blocks(
+        self,
+        blocks: Iterable[SessionEvidence],
+        n_sessions: int,
+        event_vectors: Float32Array,
+        methods: Sequence[str],
+        *,
+        alarm: AlarmSettings | None = None,
+    ) -> dict[str, ScoreTable]:
+        """As `scores_by_method`, of sessions whose evidence comes block by block and need not be held."""
         thresholds = {method: self.threshold(method, alarm) for method in methods}
-        needed = {name for method in methods for name in self.methods[method].fusion.weights}
-        raw = self._comparison.raw_scores(evidence, event_vectors, needed)
-        surprisals = {name: self._calibrations[name].surprisal(values) for name, values in raw.items()}
-        return {method: self._table(self.methods[method], thresholds[method], raw, surprisals) for method in methods}
+        needed = sorted({name for method in methods for name in self.methods[method].fusion.weights})
+        raw = {name: scratch.zeros(n_sessions, np.float64) for name in needed}
+        p_values = {name: scratch.zeros(n_sessions, np.float64) for name in needed}
+        fused = {method: scratch.zeros(n_sessions, np.float64) for method in methods}
+        begin = 0
+        for evidence in blocks:
+            block = slice(begin, begin + len(evidence))
+            scores = self._comparison.raw_scores(evidence, event_vectors, needed)
+            surprisals = {name: self._calibrations[name].surprisal(values) for name, values in scores.items()}
+            for name in needed:
+                raw[name][block], p_values[name][block] = scores[name], np.exp(-surprisals[name])
+            for method in methods:
+                fit = self.methods[method]
+                fused[method][block] = fit.calibration.surprisal(fit.fusion.statistic(scores, surprisals))
+            begin = block.stop
+        return {
+            method: _table(
+                fused[method],
+                thresholds[method],
+                *({name: columns[name] for name in self.methods[method].fusion.weights} for columns in (raw, p_values)),
+            )
+            for method in methods
+        }
 
     def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """What `from_state` takes: JSON values, and arrays by name."""
@@ -279,23 +311,21 @@ class DetectorBank:
             suspicion[~is_judged] = -np.log(np.maximum(others.p_value, np.finfo(np.float64).tiny))
         return suspicion
 
-    def _table(
-        self,
-        fit: MethodFit,
-        limit: Threshold,
-        raw: Mapping[str, Float64Array],
-        surprisals: Mapping[str, Float64Array],
-    ) -> ScoreTable:
-        surprisal = fit.calibration.surprisal(fit.fusion.statistic(raw, surprisals))
-        score, threshold = score_of(surprisal), float(score_of(np.array([limit.on(surprisal)]))[0])
-        return ScoreTable(
-            score=score,
-            p_value=np.exp(-surprisal),
-            is_anomaly=score >= threshold,
-            threshold=threshold,
-            raw={name: raw[name] for name in fit.fusion.weights},
-            p_values={name: np.exp(-surprisals[name]) for name in fit.fusion.weights},
-        )
+
+def _table(
+    surprisal: Float64Array, limit: Threshold, raw: Mapping[str, Float64Array], p_values: Mapping[str, Float64Array]
+) -> ScoreTable:
+    """Scores of sessions with these -ln p, with the columns of their components."""
+    n, threshold = len(surprisal), float(score_of(np.array([limit.on(surprisal)]))[0])
+    score = scratch.filled(n, np.float64, lambda block: score_of(surprisal[block]))
+    return ScoreTable(
+        score=score,
+        p_value=scratch.filled(n, np.float64, lambda block: np.exp(-surprisal[block])),
+        is_anomaly=scratch.filled(n, np.bool_, lambda block: score[block] >= threshold),
+        threshold=threshold,
+        raw=raw,
+        p_values=p_values,
+    )
 
 
 def _under(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:

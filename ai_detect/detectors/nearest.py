@@ -14,7 +14,7 @@ from ai_detect.tables import Float32Array, Float64Array, Int64Array
 #: Share of the training sessions that a `MassDetector` looks for.
 _MASS = 0.02
 #: Distances that are held at once, and numbers that exact ones are made of; only memory depends on them.
-_HELD, _MEASURED = 1 << 22, 1 << 22
+_HELD, _MEASURED = 1 << 20, 1 << 20
 
 
 class NearestDetector:

@@ -28,6 +28,8 @@ from ai_detect.tables import BoolArray, Float32Array, Float64Array, Int32Array, 
 _CALL_TOKENS = 1024
 _SLAB = 4096
 _TINY = 1e-30
+#: Numbers of encoded sessions that are kept in case they come again: 16 MiB.
+_KEPT_NUMBERS = 1 << 22
 
 
 class Encoded(NamedTuple):
@@ -44,17 +46,11 @@ class _Call(NamedTuple):
     pieces: list[tuple[int, Piece]]
 
 
-def encode_sessions(
-    model: FrozenEncoder,
-    sequences: SequenceTable,
-    words: Int32Array,
-    *,
-    on_progress: Callable[[int], None] | None = None,
-) -> Encoded:
-    """Vectors and surprise of sessions; identical ones are encoded once.
+class SessionEncoding:
+    """Vectors and surprise of the sessions of a log, block by block; identical ones are encoded once.
 
-    `words` is the word matrix of all templates that the sequences name; `on_progress` is told of sessions done. An
-    unseen event is judged by its words. A session's last event has at least the surprise of the session's ending.
+    `words` is the word matrix of all templates that the sequences name. An unseen event is judged by its words. A
+    session's last event has at least the surprise of the session's ending.
 
     The first two thirds of a session's vector are what the contrastive loss compares, of unit length; a long session is
     the mean of its pieces, each weighted by the events that are new in it. The contrastive loss spreads out all that
@@ -62,30 +58,72 @@ def encode_sessions(
     surprise: what is expected takes no room in it. Its length is the logarithm of the mean's, or one improbable event
     would outweigh all else.
     """
-    first, inverse, counts = distinct_sequences(sequences)
-    distinct = sequences.take(first)
-    compared, surprising = np.zeros((len(first), 2 * model.dim)), np.zeros((len(first), model.dim))
-    n_read = np.zeros((len(first), 1))
-    surprise = np.zeros(len(distinct.event_id), np.float32)
-    with _alone():
-        table = model.token_vectors(words)
-        for call in _calls(model, distinct, on_progress, counts):
-            states, vectors = model.states(call.tokens, table)
-            rows = _surprise(model, call.tokens, states, table)
-            weight = (rows * _new_tokens(call.tokens, model.max_events)).astype(np.float64)
-            weighted = (table.seen[call.tokens[:, 1:]] * weight[..., None]).sum(axis=1)
-            parts = zip(call.pieces, vectors.astype(np.float64), rows, weighted, strict=True)
-            for (session, piece), vector, row, of_surprise in parts:
-                begin, n = int(distinct.offsets[session]) + piece.start, len(piece.events)
-                compared[session] += max(1, n - piece.n_context) * vector
-                surprising[session] += of_surprise
-                n_read[session] += n - piece.n_context + piece.ends
-                surprise[begin + piece.n_context : begin + n] = row[piece.n_context : n]
-                if piece.ends and n:
-                    surprise[begin + n - 1] = max(row[n - 1], row[n])
-        whole = np.hstack([_unit(compared), _shortened(surprising / n_read)]).astype(np.float32)
-    shift = np.repeat(distinct.offsets[inverse] - sequences.offsets[:-1], sequences.lengths)
-    return Encoded(whole[inverse], surprise[np.arange(len(shift)) + shift])
+
+    def __init__(self, model: FrozenEncoder, words: Int32Array) -> None:
+        self._model = model
+        with _alone():
+            self._table = model.token_vectors(words)
+        self._known: dict[bytes, tuple[Float32Array, Float32Array]] = {}
+        self._n_kept = 0
+
+    def encode(self, sequences: SequenceTable, on_progress: Callable[[int], None] | None = None) -> Encoded:
+        """What the encoder makes of these sessions; `on_progress` is told of sessions done."""
+        first, inverse, counts = distinct_sequences(sequences)
+        keys = [sequences.session(session).tobytes() for session in first.tolist()]
+        is_new = np.array([key not in self._known for key in keys], np.bool_)
+        if on_progress is not None and not is_new.all():
+            on_progress(int(counts[~is_new].sum()))
+        new = np.flatnonzero(is_new)
+        made = self._encode(sequences.take(first[new]), counts[new], on_progress)
+        found = [self._known.get(key) for key in keys]
+        for number, at in enumerate(new.tolist()):
+            found[at] = made[number]
+            self._keep(keys[at], made[number])
+        vectors = np.array([pair[0] for pair in found if pair], np.float32).reshape(len(found), 3 * self._model.dim)
+        surprise = np.concatenate([np.zeros(0, np.float32), *(pair[1] for pair in found if pair)])
+        offsets = np.cumsum([0, *(len(pair[1]) for pair in found if pair)])
+        shift = np.repeat(offsets[inverse] - sequences.offsets[:-1], sequences.lengths)
+        return Encoded(vectors[inverse], surprise[np.arange(len(shift)) + shift])
+
+    def _keep(self, key: bytes, encoded: tuple[Float32Array, Float32Array]) -> None:
+        size = sum(part.size for part in encoded)
+        if self._n_kept + size > _KEPT_NUMBERS:
+            self._known.clear()
+            self._n_kept = 0
+        if size <= _KEPT_NUMBERS:
+            self._known[key] = encoded
+            self._n_kept += size
+
+    def _encode(
+        self, distinct: SequenceTable, counts: Int64Array, on_progress: Callable[[int], None] | None
+    ) -> list[tuple[Float32Array, Float32Array]]:
+        """Vector and surprise of each of these sessions, which all differ."""
+        model, table, n_sessions = self._model, self._table, len(distinct)
+        compared, surprising = np.zeros((n_sessions, 2 * model.dim)), np.zeros((n_sessions, model.dim))
+        n_read = np.zeros((n_sessions, 1))
+        surprise = np.zeros(len(distinct.event_id), np.float32)
+        with _alone():
+            for call in _calls(model, distinct, on_progress, counts):
+                states, vectors = model.states(call.tokens, table)
+                rows = _surprise(model, call.tokens, states, table)
+                weight = (rows * _new_tokens(call.tokens, model.max_events)).astype(np.float64)
+                weighted = (table.seen[call.tokens[:, 1:]] * weight[..., None]).sum(axis=1)
+                parts = zip(call.pieces, vectors.astype(np.float64), rows, weighted, strict=True)
+                for (session, piece), vector, row, of_surprise in parts:
+                    begin, n = int(distinct.offsets[session]) + piece.start, len(piece.events)
+                    compared[session] += max(1, n - piece.n_context) * vector
+                    surprising[session] += of_surprise
+                    n_read[session] += n - piece.n_context + piece.ends
+                    surprise[begin + piece.n_context : begin + n] = row[piece.n_context : n]
+                    if piece.ends and n:
+                        surprise[begin + n - 1] = max(row[n - 1], row[n])
+            whole = np.hstack([_unit(compared), _shortened(surprising / n_read)]).astype(np.float32)
+        return [(whole[i], surprise[distinct.offsets[i] : distinct.offsets[i + 1]]) for i in range(n_sessions)]
+
+
+def encode_sessions(model: FrozenEncoder, sequences: SequenceTable, words: Int32Array) -> Encoded:
+    """Vectors and surprise of sessions, as `SessionEncoding` makes them."""
+    return SessionEncoding(model, words).encode(sequences)
 
 
 def _new_tokens(tokens: Int64Array, max_events: int) -> BoolArray:

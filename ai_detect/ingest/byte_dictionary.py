@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ai_detect import scratch
 from ai_detect.ingest.compiled import compiled
 
 #: The number of a string for which there is no room: `ByteDictionary.grow` and try again.
@@ -14,6 +15,8 @@ NO_ROOM = -1
 
 _FIRST_SLOTS = 1 << 10
 _FIRST_WORDS = 1 << 13
+#: Strings that are read at once; only memory depends on it.
+_READ_AT_ONCE = 1 << 14
 
 
 class DictionaryArrays(NamedTuple):
@@ -42,10 +45,13 @@ class ByteDictionary:
         return self.arrays.words[begin : begin + -(-length // 8)].tobytes()[:length]
 
     def __iter__(self) -> Iterator[bytes]:
-        content = self.arrays.words[: self.arrays.used[1]].tobytes()
-        n = len(self)
-        for begin, length in zip(self.arrays.begins[:n].tolist(), self.arrays.lengths[:n].tolist(), strict=True):
-            yield content[8 * begin : 8 * begin + length]
+        begins, lengths = self.arrays.begins, self.arrays.lengths
+        for block in scratch.blocks(len(self), _READ_AT_ONCE):
+            first, last = int(begins[block.start]), block.stop - 1
+            end = int(begins[last] + -(-lengths[last] // 8))
+            content = self.arrays.words[first:end].tobytes()
+            for begin, length in zip((begins[block] - first).tolist(), lengths[block].tolist(), strict=True):
+                yield content[8 * begin : 8 * begin + length]
 
     def number(self, string: bytes) -> int:
         """The number of a string, a new one where it was not seen before."""
@@ -74,13 +80,14 @@ class ByteDictionary:
 
 def _empty(n_slots: int, n_words: int) -> DictionaryArrays:
     half = n_slots // 2
-    numbers = np.zeros(half, np.int64)
+    slots = scratch.zeros(n_slots, np.int32)
+    slots[:] = -1
     return DictionaryArrays(
-        np.full(n_slots, -1, np.int32),
-        np.zeros(half, np.uint64),
-        numbers,
-        numbers.copy(),
-        np.zeros(n_words, np.uint64),
+        slots,
+        scratch.zeros(half, np.uint64),
+        scratch.zeros(half, np.int64),
+        scratch.zeros(half, np.int64),
+        scratch.zeros(n_words, np.uint64),
         np.zeros(2, np.int64),
     )
 

@@ -17,7 +17,7 @@ import stat
 import sys
 import tempfile
 import threading
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -167,11 +167,18 @@ def fetch_lines(source: LogSource, spans: Sequence[tuple[int, int]], encoding: s
 
     At most 8 MiB are read for one span. Fewer lines come back where the file ends early.
     """
+    order = sorted(range(len(spans)), key=lambda index: spans[index][0])
     found: list[list[str]] = [[] for _ in spans]
+    for index, lines in zip(order, lines_at(source, (spans[index] for index in order), encoding), strict=True):
+        found[index] = lines
+    return found
+
+
+def lines_at(source: LogSource, spans: Iterable[tuple[int, int]], encoding: str = "utf-8") -> Iterator[list[str]]:
+    """The lines of `fetch_lines` one span after another; their offsets must not fall."""
     with open_text(source.file, source.path, encoding) as (content, _, encoding):
         window, position = b"", 0
-        for index in sorted(range(len(spans)), key=lambda index: spans[index][0]):
-            offset, n_lines = spans[index]
+        for offset, n_lines in spans:
             if offset < position + len(window):
                 window = window[offset - position :]
             else:
@@ -183,8 +190,7 @@ def fetch_lines(source: LogSource, spans: Sequence[tuple[int, int]], encoding: s
             raw = [item[:MAX_LINE_BYTES] for item in window.split(b"\n")[:n_lines]]
             if raw and not raw[-1] and len(raw) > window.count(b"\n"):
                 raw.pop()  # nothing follows the last newline
-            found[index] = _decode(b"\n".join(raw), raw, encoding)[0] if raw else []
-    return found
+            yield _decode(b"\n".join(raw), raw, encoding)[0] if raw else []
 
 
 def stored_bytes(sources: Sequence[LogSource]) -> int:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ai_detect import __version__
+from ai_detect import __version__, scratch
 from ai_detect.artifacts import (
     atomic_directory,
     check_array,
@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 Count = Annotated[int, Field(ge=0, lt=1 << 63)]
 
-_SCHEMA_VERSION = 3
+_SCHEMA_VERSION = 4
 #: How a .npy file of one column begins, and what is read of it to see that.
 _HEADER = re.compile(
     rb"\x93NUMPY\x01\x00(?P<size>..)\{'descr': '(?P<dtype><[if][248]|\|[iu]1)', 'fortran_order': False, "
@@ -114,10 +114,9 @@ def store_entry(entry: Path, kind: str, columns: Mapping[str, np.ndarray], meta:
 
 
 def string_columns(strings: Sequence[str]) -> dict[str, np.ndarray]:
-    """Strings as the columns `keys` (UTF-8, uint8) and `key_offsets` (in characters, int64) of an entry."""
+    """Strings as the columns `keys` and `key_offsets` of an entry: those of a `StringColumn`."""
     column = strings if isinstance(strings, StringColumn) else StringColumn.of(strings)
-    content = np.frombuffer(column.text.encode("utf-8", "surrogatepass"), np.uint8)
-    return {"keys": content, "key_offsets": column.offsets}
+    return {"keys": column.content, "key_offsets": column.offsets}
 
 
 def load_events(folder: Path, key: str) -> EventTable | None:
@@ -141,8 +140,7 @@ def load_entry(
         if meta["schema_version"] != _SCHEMA_VERSION or meta["key"] != entry.name:
             raise ValueError("it was made for something else")
         columns = {name: _column(entry, name) for name in (*names, "keys", "key_offsets")}
-        text = columns.pop("keys").tobytes().decode("utf-8", "surrogatepass")
-        return make(columns, StringColumn(text, np.array(columns.pop("key_offsets"))), meta)
+        return make(columns, StringColumn(columns.pop("keys"), columns.pop("key_offsets")), meta)
     except (OSError, EOFError, ValueError, TypeError, KeyError) as error:
         logger.warning("%s: a broken cache entry is ignored (%s)", entry, error)
         return None
@@ -160,7 +158,7 @@ def _column(entry: Path, name: str) -> np.ndarray:
         dtype, n = np.dtype(head["dtype"].decode()), int(head["n"])
         if os.fstat(file.fileno()).st_size != head.end() + n * dtype.itemsize:
             raise ValueError(f"{name}.npy does not hold {n} numbers")
-        return np.memmap(file, dtype, "r", head.end(), (n,))
+        return scratch.mapped(file, dtype, n, head.end(), writable=False)
 
 
 def _events(columns: dict[str, np.ndarray], session_keys: StringColumn, meta: dict[str, Any]) -> EventTable:

@@ -16,10 +16,10 @@ from ai_detect.ingest.compiled import CAN_COMPILE, is_kept
 from ai_detect.ingest.header_columns import MessageBlock, read_columns, scan_lines
 from ai_detect.ingest.messages import MessageReader
 from ai_detect.parsing.byte_masking import ByteMasker, mask_texts
-from ai_detect.parsing.events import Messages
+from ai_detect.parsing.events import MessageColumns, Messages
 from ai_detect.parsing.template_miner import TemplateMiner
 from ai_detect.parsing.values import MaskedValues
-from ai_detect.tables import NO_SESSION, Int32Array
+from ai_detect.tables import NO_SESSION, Int32Array, StringColumn
 
 __all__ = ["CAN_COMPILE", "blocks_of", "is_ready", "masking_of", "read_messages"]
 
@@ -34,20 +34,15 @@ def read_messages(reader: MessageReader, miner: TemplateMiner, learns: bool) -> 
     texts, keys = ByteDictionary(), ByteDictionary()
     mask = masking_of(miner, texts)
     learner = miner.byte_learner(texts) if learns else None
-    rows, values = [], []
+    columns = MessageColumns()
     for block in blocks_of(reader, keys):
-        text, masked_values = mask(block)
+        text, values = mask(block)
         if learner is not None:
             learner.add(text)
-        rows.append((block.offset, block.line, block.timestamp, text, block.session, block.level))
-        values.append(masked_values)
+        columns.append(block.offset, block.line, block.timestamp, text, block.session, block.level, values)
     if learner is not None:
         learner.flush()
-    return Messages.join(rows, MaskedValues.join(values), _strings(texts), _strings(keys))
-
-
-def _strings(dictionary: ByteDictionary) -> tuple[str, ...]:
-    return tuple(string.decode("utf-8", "surrogatepass") for string in dictionary)
+    return columns.messages(StringColumn.of_bytes(texts), StringColumn.of_bytes(keys))
 
 
 def blocks_of(reader: MessageReader, keys: ByteDictionary) -> Iterator[MessageBlock]:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ai_detect import scratch
 from ai_detect.ingest.log_reader import likely_bytes
 from ai_detect.parsing.template_miner import TemplateMiner
-from ai_detect.parsing.values import MaskedValues
-from ai_detect.tables import NO_SESSION, EventTable, Int8Array, Int32Array, Int64Array, SourceSpan
+from ai_detect.parsing.values import GrowingValues, MaskedValues
+from ai_detect.tables import NO_SESSION, EventTable, Int8Array, Int32Array, Int64Array, SourceSpan, StringColumn
 
 if TYPE_CHECKING:
     from ai_detect.ingest.messages import MessageReader
@@ -37,22 +37,43 @@ class Messages:
     level: Int8Array
     values: MaskedValues
     texts: tuple[str, ...]  # distinct
-    session_keys: tuple[str, ...]
+    session_keys: Sequence[str]
 
-    @classmethod
-    def join(
-        cls,
-        rows: Sequence[tuple[NDArray[Any], ...]],
+
+class MessageColumns:
+    """The messages of a log as they are read, one batch after another."""
+
+    def __init__(self) -> None:
+        dtypes = (np.int64, np.int32, np.int64, np.int32, np.int32, np.int8)
+        self._columns = tuple(scratch.Growing(dtype) for dtype in dtypes)
+        self._values = GrowingValues()
+        self._n_held = 0
+
+    def append(
+        self,
+        offset: Int64Array,
+        line: Int32Array,
+        timestamp: Int64Array,
+        text: Int32Array,
+        session: Int32Array,
+        level: Int8Array,
         values: MaskedValues,
-        texts: Iterable[str],
-        session_keys: Iterable[str],
-    ) -> Messages:
-        """One batch after another."""
-        empty = tuple(np.zeros(0, dtype) for dtype in (np.int64, np.int32, np.int64, np.int32, np.int32, np.int8))
-        offset, line, timestamp, text, session, level = (
-            np.concatenate(column) for column in zip(empty, *rows, strict=True)
-        )
-        return cls(offset, line, timestamp, text, session, level, values, tuple(texts), tuple(session_keys))
+    ) -> None:
+        """Add a batch."""
+        batch: tuple[np.ndarray, ...] = (offset, line, timestamp, text, session, level)
+        for column, rows in zip(self._columns, batch, strict=True):
+            column.append(rows)
+        self._values.append(values)
+        self._n_held += len(offset)
+        if self._n_held > scratch.BLOCK_ROWS:  # the keys that were met so far are in a file, too
+            self._n_held = 0
+            scratch.let_go()
+
+    def messages(self, texts: Iterable[str], session_keys: Sequence[str]) -> Messages:
+        """All of them; `texts` and `session_keys` by number."""
+        offset, line, timestamp, text, session, level = (column.column() for column in self._columns)
+        values = self._values.values()
+        return Messages(offset, line, timestamp, text, session, level, values, tuple(texts), session_keys)
 
 
 def learn_events(reader: MessageReader, miner: TemplateMiner) -> EventTable:
@@ -92,30 +113,27 @@ def read_plainly(reader: MessageReader, miner: TemplateMiner, learns: bool) -> M
     """The messages of a log, shown to the miner one by one where it `learns`, by Python alone."""
     texts: dict[str, int] = {}
     session_keys: dict[str, int] = {}
-    rows: list[tuple[NDArray[Any], ...]] = []
-    values: list[MaskedValues] = []
+    columns = MessageColumns()
     for batch in reader:
-        masked, masked_values = miner.mask(batch.text)
-        values.append(masked_values)
+        masked, values = miner.mask(batch.text)
         if learns:
             miner.learn(masked)
-        rows.append(
-            (
-                np.array(batch.offset, np.int64),
-                np.array(batch.line, np.int32),
-                np.array(batch.timestamp, np.int64),
-                np.array([texts.setdefault(text, len(texts)) for text in masked], np.int32),
-                np.array(
-                    [
-                        NO_SESSION if key is None else session_keys.setdefault(key, len(session_keys))
-                        for key in batch.session_key
-                    ],
-                    np.int32,
-                ),
-                np.array(batch.level, np.int8),
-            )
+        columns.append(
+            np.array(batch.offset, np.int64),
+            np.array(batch.line, np.int32),
+            np.array(batch.timestamp, np.int64),
+            np.array([texts.setdefault(text, len(texts)) for text in masked], np.int32),
+            np.array(
+                [
+                    NO_SESSION if key is None else session_keys.setdefault(key, len(session_keys))
+                    for key in batch.session_key
+                ],
+                np.int32,
+            ),
+            np.array(batch.level, np.int8),
+            values,
         )
-    return Messages.join(rows, MaskedValues.join(values), texts, session_keys)
+    return columns.messages(texts, StringColumn.of(session_keys))
 
 
 def event_table(messages: Messages, reader: MessageReader, miner: TemplateMiner) -> EventTable:
@@ -126,7 +144,7 @@ def event_table(messages: Messages, reader: MessageReader, miner: TemplateMiner)
         offset=messages.offset,
         line=messages.line,
         timestamp=messages.timestamp,
-        event_id=event_of_text[messages.text],
+        event_id=scratch.filled(len(messages.text), np.int32, lambda block: event_of_text[messages.text[block]]),
         session_id=messages.session,
         level=messages.level,
         templates=templates,

@@ -16,6 +16,7 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
+from ai_detect import scratch
 from ai_detect.parsing.masking import WILDCARD
 from ai_detect.tables import (
     MAX_VALUES,
@@ -110,11 +111,22 @@ class MaskedValues:
         """The values of messages that hold `counts` of them; numbers as `number_and_word` gives them."""
         return cls(counts, _float32(number), key)
 
-    @classmethod
-    def join(cls, parts: Sequence[MaskedValues]) -> MaskedValues:
-        """These messages, one part after another."""
-        parts = (cls.of(()), *parts)
-        return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in ("counts", "number", "key")))
+
+class GrowingValues:
+    """The values of messages as they are read."""
+
+    def __init__(self) -> None:
+        self._counts, self._number, self._key = (scratch.Growing(dtype) for dtype in (np.int8, np.float32, np.uint32))
+
+    def append(self, values: MaskedValues) -> None:
+        """Add those of more messages."""
+        self._counts.append(values.counts)
+        self._number.append(values.number)
+        self._key.append(values.key)
+
+    def values(self) -> MaskedValues:
+        """All of them."""
+        return MaskedValues(self._counts.column(), self._number.column(), self._key.column())
 
 
 @dataclass(frozen=True)
@@ -156,17 +168,23 @@ class SlotPlan:
 
     def fill(self, text: Int32Array, values: MaskedValues) -> ValueTable:
         """The values of messages in their slots; `text` says which text each message is."""
-        counts = np.diff(self.offsets)[text]
-        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
-        first = np.cumsum(values.counts, dtype=np.int64) - values.counts
-        number, key = np.empty(offsets[-1], np.float32), np.empty(offsets[-1], np.int32)
-        for begin in range(0, len(text), _BLOCK):
-            block = slice(begin, begin + _BLOCK)
-            slot = ragged_rows(self.offsets[text[block]], counts[block])
-            begins, n_masks = (np.repeat(column[block], counts[block]) for column in (first, values.counts))
-            rows = slice(offsets[begin], offsets[min(begin + _BLOCK, len(text))])
-            number[rows], key[rows] = self._filled(slot, begins, n_masks, values)
-        return ValueTable(offsets, number, key)
+        n_slots = np.diff(self.offsets).astype(np.int8)
+        counts = scratch.filled(len(text), np.int8, lambda block: n_slots[text[block]])
+        number, key = scratch.Growing(np.float32), scratch.Growing(np.int32)
+        n_before = 0
+        for block in scratch.blocks(len(text), _BLOCK):
+            own, masks = counts[block], values.counts[block]
+            first = np.cumsum(masks, dtype=np.int64) - masks
+            n_masks = int(masks.sum(dtype=np.int64))
+            here = MaskedValues(
+                masks, values.number[n_before : n_before + n_masks], values.key[n_before : n_before + n_masks]
+            )
+            slot = ragged_rows(self.offsets[text[block]], own)
+            numbers, keys = self._filled(slot, np.repeat(first, own), np.repeat(masks, own), here)
+            number.append(numbers)
+            key.append(keys)
+            n_before += n_masks
+        return ValueTable(scratch.offsets_of(counts), number.column(), key.column())
 
     def _filled(
         self, slot: Int64Array, begin: Int64Array, n_masks: Int8Array, values: MaskedValues

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ai_detect.reporting import plots
-from ai_detect.reporting.findings import session_spans
 from ai_detect.reporting.methods import method_rows, named_figures
 from ai_detect.reporting.notes import calibration_limit, threshold_origin
 from ai_detect.reporting.page import WIDE, FigurePair, both, render
 from ai_detect.reporting.report import ScoredLog, log_parts
-from ai_detect.tables import Float32Array, Int8Array
+from ai_detect.tables import Float32Array, Int8Array, Int64Array
 
 
 def evaluation_html(
@@ -24,9 +23,12 @@ def evaluation_html(
     *,
     top_k: int = 20,
     labels: Int8Array | None = None,
-    embedding: Float32Array | None = None,
+    embedding: Callable[[Int64Array], Float32Array] | None = None,
 ) -> str:
-    """The page of evaluate; `evaluation` as in `evaluation_json`, `labels` 1, 0 or -1 for unknown by session."""
+    """The page of evaluate; `evaluation` as in `evaluation_json`, `labels` 1, 0 or -1 for unknown by session.
+
+    `embedding` gives the vectors of some sessions, (n, dim).
+    """
     evaluation = _plain(evaluation)
     return render(
         "evaluation.html.j2",
@@ -40,7 +42,10 @@ def evaluation_html(
 
 
 def _figures(
-    evaluation: Mapping[str, Any], log: ScoredLog, labels: Int8Array | None, embedding: Float32Array | None
+    evaluation: Mapping[str, Any],
+    log: ScoredLog,
+    labels: Int8Array | None,
+    embedding: Callable[[Int64Array], Float32Array] | None,
 ) -> Iterator[tuple[str, FigurePair]]:
     """Titles and drawings of what there is to draw."""
     half = WIDE / 2
@@ -51,10 +56,10 @@ def _figures(
     for key, name in (("auprc", "AUPRC"), ("f1", "F1 at the label-free threshold")):
         if any(row.get(key) is not None for row in compared.values()):
             yield name, both(partial(plots.methods_comparison, compared, key, name, own), half)
-    when = session_spans(log.events, log.sessions).start_time
+    when = log.spans.start_time
     if len(when):
         yield "Alarms along the log", both(partial(plots.alarm_trend, log.scores.is_anomaly, when, labels), half)
-    if embedding is not None and len(embedding) > 2:
+    if embedding is not None and len(when) > 2:
         yield "Map of the sessions", both(partial(plots.embedding_map, embedding, log.scores.is_anomaly), half)
 
 

@@ -50,13 +50,11 @@ def shown_positions(explanation: Explanation, n_events: int) -> list[int]:
     return sorted(shown)
 
 
-def rows_of_excerpts(
-    sessions: SessionTable, explanations: Mapping[int, Explanation], shown: Sequence[int]
-) -> Int64Array:
+def rows_of_excerpts(sessions: SessionTable, explanations: Mapping[int, Explanation]) -> Int64Array:
     """Event rows whose raw text the excerpts of these sessions need, ascending."""
     rows = [
-        sessions.rows_of(session)[shown_positions(explanations[session], len(sessions.rows_of(session)))]
-        for session in shown
+        sessions.rows_of(session)[shown_positions(explanation, len(sessions.rows_of(session)))]
+        for session, explanation in explanations.items()
     ]
     return np.unique(np.concatenate([np.zeros(0, np.int64), *rows]))
 

@@ -5,7 +5,7 @@ All reasons are measured on one scale, so that an unseen message, a missing one,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Literal
@@ -28,7 +28,7 @@ from ai_detect.reporting.reasons import (
     oddness,
 )
 from ai_detect.reporting.reference import ExplainContext
-from ai_detect.tables import Float32Array, Float64Array, Int32Array, Int64Array, SequenceTable
+from ai_detect.tables import Float32Array, Float64Array, Int32Array, SequenceTable
 
 #: Most likely events at a position, with their probabilities.
 Expected = Callable[[int], Sequence[tuple[int, float]]]
@@ -39,6 +39,8 @@ MAX_REASONS = 8
 #: What the model would expect is asked for so many of the strongest reasons, and so many events of its answer are kept.
 N_ASKED = 3
 N_EXPECTED = 3
+#: Distinct sessions whose neighbours are kept in case they come again.
+_MOST_KNOWN = 1 << 12
 
 
 @dataclass(frozen=True)
@@ -69,54 +71,61 @@ class Explanation:
     nearest: NearestNormal | None
 
 
-def explain_sessions(
-    context: ExplainContext,
-    sequences: SequenceTable,
-    sessions: Sequence[int] | Int64Array,
-    surprise: Float32Array | None = None,
-    expected: Callable[[Int32Array, int], Sequence[tuple[int, float]]] | None = None,
-    templates: Sequence[str] = (),
-    values: ValueSurprise | None = None,
-    check: Callable[[], None] = lambda: None,
-) -> dict[int, Explanation]:
-    """Explain these sessions; `surprise` is -log p by event of the table, `expected(ids, position)` the model's guess.
+class Explainer:
+    """Explains sessions; identical ones share the search for their neighbours and the model's guesses.
 
-    `templates` are the texts of all events: without them every unseen one counts as unlike all known ones. `values`
-    tells of the values in the events of the table. Identical sessions share the search for their neighbours and the
-    guesses. `check` is called between sessions.
+    `expected(ids, position)` is such a guess. `templates` are the texts of all events: without them every unseen one
+    counts as unlike all known ones.
     """
 
-    @cache
-    def known_templates() -> KnownTemplates:
-        return KnownTemplates(templates[: context.n_known])
+    def __init__(
+        self,
+        context: ExplainContext,
+        expected: Callable[[Int32Array, int], Sequence[tuple[int, float]]] | None = None,
+        templates: Sequence[str] = (),
+    ) -> None:
+        self._context, self._expected, self._templates = context, expected, templates
+        self._known: dict[bytes, tuple[Neighbours | None, Expected | None]] = {}
+        self._known_templates = cache(lambda: KnownTemplates(templates[: context.n_known]))
+        self._nearest_template = cache(self._find_template)
 
-    @cache
-    def nearest_template(event: int) -> Nearest | None:
-        return known_templates().nearest(templates[event]) if templates else None
+    def explain(
+        self,
+        sequences: SequenceTable,
+        surprise: Float32Array | None = None,
+        values: ValueSurprise | None = None,
+        check: Callable[[], None] = lambda: None,
+    ) -> Iterator[Explanation]:
+        """The explanation of each session; `surprise` is -log p by event of the table, `values` tells of the values in
+        these events. `check` is called between sessions.
+        """
+        for session in range(len(sequences)):
+            check()
+            ids = sequences.session(session)
+            at = slice(int(sequences.offsets[session]), int(sequences.offsets[session + 1]))
+            neighbours, expected = self._shared(ids)
+            yield _explain(
+                self._context,
+                ids.tolist(),
+                sequences.gap_s[at],
+                None if surprise is None else surprise[at],
+                expected,
+                neighbours,
+                self._nearest_template,
+                None if values is None else values.take(at),
+            )
 
-    nearest: dict[bytes, Neighbours | None] = {}
-    asked: dict[bytes, Expected] = {}
-    explanations = {}
-    for session in (int(session) for session in sessions):
-        check()
-        ids = sequences.session(session)
-        at = slice(int(sequences.offsets[session]), int(sequences.offsets[session + 1]))
+    def _shared(self, ids: Int32Array) -> tuple[Neighbours | None, Expected | None]:
         key = ids.tobytes()
-        if key not in nearest:
-            nearest[key] = find_neighbours(context, ids.tolist())
-            if expected is not None:
-                asked[key] = cache(partial(expected, ids))
-        explanations[session] = _explain(
-            context,
-            ids.tolist(),
-            sequences.gap_s[at],
-            None if surprise is None else surprise[at],
-            asked.get(key),
-            nearest[key],
-            nearest_template,
-            None if values is None else values.take(at),
-        )
-    return explanations
+        if key not in self._known:
+            if len(self._known) >= _MOST_KNOWN:
+                self._known.clear()
+            expected = None if self._expected is None else cache(partial(self._expected, ids))
+            self._known[key] = find_neighbours(self._context, ids.tolist()), expected
+        return self._known[key]
+
+    def _find_template(self, event: int) -> Nearest | None:
+        return self._known_templates().nearest(self._templates[event]) if self._templates else None
 
 
 def explain_session(

@@ -1,22 +1,20 @@
-"""What detect writes for programs: anomalies.jsonl, scores.csv and summary.json."""
+"""What detect says of each anomaly, for programs: the objects of anomalies.jsonl."""
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
 from ai_detect.reporting.explain import Explanation, NearestNormal
-from ai_detect.reporting.notes import data_quality_notes, detection_notes, drift_notes
 from ai_detect.reporting.reasons import Reason
-from ai_detect.reporting.wording import as_a_whole, cut, decodable, rfc3339, sentence
-from ai_detect.tables import NO_TIME, BoolArray, EventTable, Float64Array, Int64Array, ScoreTable, SessionTable
+from ai_detect.reporting.spans import SessionSpans
+from ai_detect.reporting.wording import as_a_whole, cut, decodable, sentence
+from ai_detect.tables import EventTable, Int64Array, ScoreTable, SessionTable, StringColumn
 
 SCHEMA_VERSION = 1
 #: Largest p-value of each severity, the gravest first; what is above them all is low.
@@ -37,41 +35,58 @@ class ModelIdentity:
     hash: str
 
 
-@dataclass(frozen=True)
-class SessionSpans:
-    """Where each session begins and ends: lines from 1, messages whole, and times in ns, NO_TIME where absent."""
+class AnomalyTally:
+    """What is counted of all findings while they pass by."""
 
-    source: Int64Array  # index of the file of its first line
-    first_line: Int64Array
-    last_line: Int64Array
-    start_time: Int64Array
-    end_time: Int64Array
+    def __init__(self) -> None:
+        self.n = 0
+        self.severities: Counter[str] = Counter()
+        self.reasons: Counter[str] = Counter()  # kinds of the first reasons
+        self.alike: Counter[tuple[str, str | None]] = Counter()  # first reasons by kind and template
+        self.example: dict[tuple[str, str | None], str] = {}  # the first session of each
 
-
-def session_spans(events: EventTable, sessions: SessionTable) -> SessionSpans:
-    """Line range and times of every session; sessions hold at least one event each."""
-    if not len(sessions):
-        return SessionSpans(*(np.zeros(0, np.int64) for _ in range(5)))
-    first, last = sessions.rows[sessions.offsets[:-1]], sessions.rows[sessions.offsets[1:] - 1]
-    source_of = _sources(events, first), _sources(events, last)
-    follower = np.minimum(last + 1, len(events) - 1)
-    same_file = (last + 1 < len(events)) & (_sources(events, follower) == source_of[1])
-    file_lines = np.array([source.n_lines for source in events.sources], np.int64)
-    times = events.timestamp[sessions.rows]
-    latest = np.iinfo(np.int64).max
-    start = np.minimum.reduceat(np.where(times == NO_TIME, latest, times), sessions.offsets[:-1])
-    return SessionSpans(
-        source=source_of[0],
-        first_line=events.line[first].astype(np.int64),
-        last_line=np.where(same_file, events.line[follower].astype(np.int64) - 1, file_lines[source_of[1]]),
-        start_time=np.where(start == latest, NO_TIME, start),
-        end_time=np.maximum.reduceat(times, sessions.offsets[:-1]),
-    )
+    def add(self, finding: Mapping[str, Any]) -> None:
+        """Count one more; the most abnormal come first."""
+        self.n += 1
+        self.severities[finding["severity"]] += 1
+        if finding["reasons"]:
+            first = finding["reasons"][0]
+            kind = first["kind"], first["template"]
+            self.reasons[first["kind"]] += 1
+            self.alike[kind] += 1
+            self.example.setdefault(kind, finding["session"])
 
 
-def _sources(events: EventTable, rows: Int64Array) -> Int64Array:
-    starts = np.array([source.first_event for source in events.sources], np.int64)
-    return np.searchsorted(starts, rows, side="right").astype(np.int64) - 1
+class Findings(Sequence[dict[str, Any]]):
+    """Findings as lines of ASCII JSON, read when they are asked for."""
+
+    def __init__(self, lines: StringColumn) -> None:
+        self.lines = lines
+
+    @classmethod
+    def of(cls, findings: Iterable[Mapping[str, Any]]) -> Findings:
+        """These findings, which are not held all at once."""
+        return cls(StringColumn.of(json.dumps(found, ensure_ascii=True, allow_nan=False) for found in findings))
+
+    def __len__(self) -> int:
+        return len(self.lines)
+
+    @overload
+    def __getitem__(self, index: int) -> dict[str, Any]: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[dict[str, Any]]: ...
+    def __getitem__(self, index: int | slice) -> dict[str, Any] | list[dict[str, Any]]:
+        if isinstance(index, slice):
+            return [json.loads(line) for line in self.lines[index]]
+        found: dict[str, Any] = json.loads(self.lines[index])
+        return found
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return map(json.loads, self.lines)
+
+    def jsonl(self) -> Iterator[str]:
+        """One line a finding."""
+        return (f"{line}\n" for line in self.lines)
 
 
 def rank_anomalies(scores: ScoreTable, top_k: int | None = None) -> Int64Array:
@@ -85,74 +100,68 @@ def severity(p_value: float) -> str:
     return next((name for name, limit in SEVERITIES if p_value <= limit), "low")
 
 
-def build_findings(
+def build_finding(
+    session: int,
+    explanation: Explanation,
     events: EventTable,
     sessions: SessionTable,
+    spans: SessionSpans,
     scores: ScoreTable,
-    explanations: Mapping[int, Explanation],
-    *,
-    raw_lines: RawLines,
     model: ModelIdentity,
-) -> list[dict[str, Any]]:
-    """One JSON object for each explained session, in the order of `explanations`; keys in the order of the schema.
-
-    `raw_lines` must hold the rows of `rows_of_reasons`; a row that is not there has the text null.
-    """
-    spans = session_spans(events, sessions)
-    starts, ends = rfc3339(spans.start_time), rfc3339(spans.end_time)
-    findings = []
-    for session, explanation in explanations.items():
-        rows = sessions.rows_of(session)
-        source, last_source = events.source_of(int(rows[0])), events.source_of(int(rows[-1]))
-        place = {
-            "file": decodable(source.path),
-            "line_start": int(spans.first_line[session]),
-            "line_end": int(spans.last_line[session]),
-            "byte_offset": int(events.offset[rows[0]]),
-        }
-        if last_source is not source:
-            place["file_end"] = decodable(last_source.path)
-        reasons = [_reason(reason, events, rows, raw_lines) for reason in explanation.reasons]
-        p_value = float(scores.p_value[session])
-        p_values = {name: float(column[session]) for name, column in scores.p_values.items()}
-        findings.append(
-            {
-                "schema_version": SCHEMA_VERSION,
-                "session": decodable(sessions.keys[session]),
-                "source": place,
-                "start_time": starts[session],
-                "end_time": ends[session],
-                "n_events": len(rows),
-                "score": float(scores.score[session]),
-                "p_value": p_value,
-                "threshold": float(scores.threshold),
-                "severity": severity(p_value),
-                "summary": reasons[0]["sentence"] if reasons else as_a_whole(p_values),
-                "reasons": reasons,
-                "nearest_normal": _nearest(explanation.nearest, events),
-                "detectors": {
-                    name: {
-                        "raw": _finite(scores.raw[name][session]),
-                        "calibrated": _finite(1 - p_values[name]),
-                        "p_value": _finite(p_values[name]),
-                    }
-                    for name in scores.raw
-                },
-                "suppressed_by": None,
-                "model": asdict(model),
+) -> dict[str, Any]:
+    """The JSON object of one explained session, keys in the order of the schema; its texts are still null."""
+    rows = sessions.rows_of(session)
+    source, last_source = events.source_of(int(rows[0])), events.source_of(int(rows[-1]))
+    place = {
+        "file": decodable(source.path),
+        "line_start": int(spans.first_line[session]),
+        "line_end": int(spans.last_line[session]),
+        "byte_offset": int(events.offset[rows[0]]),
+    }
+    if last_source is not source:
+        place["file_end"] = decodable(last_source.path)
+    reasons = [_reason(reason, events, rows) for reason in explanation.reasons]
+    p_value = float(scores.p_value[session])
+    p_values = {name: float(column[session]) for name, column in scores.p_values.items()}
+    one = slice(session, session + 1)
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "session": decodable(sessions.keys[session]),
+        "source": place,
+        "start_time": spans.starts(one)[0],
+        "end_time": spans.ends(one)[0],
+        "n_events": len(rows),
+        "score": float(scores.score[session]),
+        "p_value": p_value,
+        "threshold": float(scores.threshold),
+        "severity": severity(p_value),
+        "summary": reasons[0]["sentence"] if reasons else as_a_whole(p_values),
+        "reasons": reasons,
+        "nearest_normal": _nearest(explanation.nearest, events),
+        "detectors": {
+            name: {
+                "raw": _finite(scores.raw[name][session]),
+                "calibrated": _finite(1 - p_values[name]),
+                "p_value": _finite(p_values[name]),
             }
-        )
-    return findings
+            for name in scores.raw
+        },
+        "suppressed_by": None,
+        "model": asdict(model),
+    }
 
 
-def rows_of_reasons(sessions: SessionTable, explanations: Mapping[int, Explanation]) -> Int64Array:
-    """Event rows whose raw text the findings quote, ascending."""
-    rows = [
-        int(sessions.rows_of(session)[_anchor(reason)])
-        for session, explanation in explanations.items()
-        for reason in explanation.reasons
-    ]
-    return np.unique(np.array(rows, np.int64))
+def quoted_rows(explanation: Explanation, rows: Int64Array) -> list[int]:
+    """For each reason the event row whose raw text it quotes, -1 for none; `rows` are those of the session."""
+    return [int(rows[_anchor(reason)]) if reason.positions else -1 for reason in explanation.reasons]
+
+
+def with_texts(finding: dict[str, Any], rows: Sequence[int], raw_lines: RawLines) -> dict[str, Any]:
+    """The finding with the texts that its reasons quote; `rows` as `quoted_rows`."""
+    for reason, row in zip(finding["reasons"], rows, strict=True):
+        text = raw_lines.get(row)
+        reason["text"] = None if text is None else cut(decodable("\n".join(text)), MAX_TEXT)
+    return finding
 
 
 def _anchor(reason: Reason) -> int:
@@ -160,14 +169,13 @@ def _anchor(reason: Reason) -> int:
     return reason.positions[0] if reason.positions else max((reason.slot or 0) - 1, 0)
 
 
-def _reason(reason: Reason, events: EventTable, rows: Int64Array, raw_lines: RawLines) -> dict[str, Any]:
+def _reason(reason: Reason, events: EventTable, rows: Int64Array) -> dict[str, Any]:
     row = int(rows[_anchor(reason)])
-    text = raw_lines.get(row) if reason.positions else None
     nearest = reason.facts.get("nearest")
     return {
         "kind": reason.kind,
         "line": int(events.line[row]),
-        "text": None if text is None else cut(decodable("\n".join(text)), MAX_TEXT),
+        "text": None,
         "template": None if reason.kind == "length" else decodable(events.templates[reason.event]),
         "expected": [
             {"template": decodable(events.templates[event]), "probability": round(chance, 4)}
@@ -198,141 +206,3 @@ def _nearest(nearest: NearestNormal | None, events: EventTable) -> dict[str, Any
 
 def _finite(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
-
-
-def anomalies_jsonl(findings: Iterable[Mapping[str, Any]]) -> str:
-    """One line of ASCII JSON a finding."""
-    return "".join(json.dumps(finding, ensure_ascii=True, allow_nan=False) + "\n" for finding in findings)
-
-
-def scores_csv(events: EventTable, sessions: SessionTable, scores: ScoreTable) -> str:
-    """One row a session in input order, then each component's raw score; an absent time or score is an empty cell."""
-    spans = session_spans(events, sessions)
-    components = [[_cell(value) for value in column.tolist()] for column in scores.raw.values()]
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    head = [
-        "session",
-        "first_line",
-        "last_line",
-        "start_time",
-        "end_time",
-        "n_events",
-        "score",
-        "p_value",
-        "is_anomaly",
-    ]
-    writer.writerow([*head, *scores.raw])
-    writer.writerows(
-        zip(
-            [decodable(key) for key in sessions.keys],
-            spans.first_line.tolist(),
-            spans.last_line.tolist(),
-            rfc3339(spans.start_time),
-            rfc3339(spans.end_time),
-            np.diff(sessions.offsets).tolist(),
-            scores.score.tolist(),
-            scores.p_value.tolist(),
-            scores.is_anomaly.astype(np.int64).tolist(),
-            *components,
-            strict=True,
-        )
-    )
-    return text.getvalue()
-
-
-def suspects_csv(
-    events: EventTable,
-    sessions: SessionTable,
-    suspected: BoolArray,
-    suspicion: Float64Array,
-    learned_from: BoolArray,
-) -> str:
-    """One row a suspected training session, the most suspicious first.
-
-    `suspected` and `learned_from` (n_sessions,), `suspicion` (n_suspected,) the -ln p of the suspected ones in their
-    order, by detectors that did not know them.
-    """
-    spans = session_spans(events, sessions)
-    order = np.argsort(-suspicion, kind="stable")
-    worst = np.flatnonzero(suspected)[order]
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["session", "file", "first_line", "last_line", "start_time", "suspicion_nats", "learned_from"])
-    writer.writerows(
-        zip(
-            [decodable(sessions.keys[session]) for session in worst.tolist()],
-            [decodable(events.sources[source].path) for source in spans.source[worst].tolist()],
-            spans.first_line[worst].tolist(),
-            spans.last_line[worst].tolist(),
-            rfc3339(spans.start_time[worst]),
-            [f"{nats:.6g}" for nats in suspicion[order].tolist()],
-            ["yes" if is_known else "no" for is_known in learned_from[worst].tolist()],
-            strict=True,
-        )
-    )
-    return text.getvalue()
-
-
-def _cell(value: float) -> str:
-    return f"{value:.9g}" if np.isfinite(value) else ""
-
-
-def summarise(
-    events: EventTable,
-    sessions: SessionTable,
-    scores: ScoreTable,
-    findings: Sequence[Mapping[str, Any]],
-    *,
-    model: ModelIdentity,
-    detection: Mapping[str, Any],
-    timings_s: Mapping[str, float],
-    versions: Mapping[str, str],
-) -> dict[str, Any]:
-    """The object of summary.json.
-
-    `detection` says how the threshold came about, as `LogAnomalyPipeline.detection`; it is kept as it is.
-    """
-    spans = session_spans(events, sessions)
-    known = spans.start_time[spans.start_time != NO_TIME]
-    first = rfc3339(known.min(keepdims=True))[0] if len(known) else None
-    last = rfc3339(spans.end_time.max(keepdims=True))[0] if len(known) else None
-    n_anomalies = int(scores.is_anomaly.sum())
-    n_unseen = int((events.event_id >= events.n_known).sum())
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "n_lines": sum(source.n_lines for source in events.sources),
-        "n_events": len(events),
-        "n_sessions": len(sessions),
-        "n_anomalies": n_anomalies,
-        "anomaly_rate": n_anomalies / max(len(sessions), 1),
-        "threshold": float(scores.threshold),
-        "detection": dict(detection),
-        "first_time": first,
-        "last_time": last,
-        "severities": _tally((finding["severity"] for finding in findings), SEVERITY_NAMES),
-        "reasons": dict(
-            Counter(finding["reasons"][0]["kind"] for finding in findings if finding["reasons"]).most_common()
-        ),
-        "n_templates": len(events.templates),
-        "n_unseen_templates": len(events.templates) - events.n_known,
-        "unseen_event_share": n_unseen / max(len(events), 1),
-        "files": [
-            {"file": decodable(source.path), "n_lines": source.n_lines, "n_bytes": source.n_bytes}
-            for source in events.sources
-        ],
-        "counters": dict(events.counters),
-        "notes": [
-            *detection_notes(detection),
-            *drift_notes(findings, len(sessions)),
-            *data_quality_notes(events, sessions),
-        ],
-        "timings_s": {name: round(seconds, 3) for name, seconds in timings_s.items()},
-        "model": asdict(model),
-        "versions": dict(versions),
-    }
-
-
-def _tally(names: Iterable[str], all_names: Sequence[str]) -> dict[str, int]:
-    counts = Counter(names)
-    return {name: counts[name] for name in all_names}

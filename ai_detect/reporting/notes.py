@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from ai_detect import scratch
+from ai_detect.reporting.findings import AnomalyTally
 from ai_detect.reporting.novelty import one_word_apart
 from ai_detect.reporting.wording import cut, p_text, percent, quoted, visible
-from ai_detect.tables import NO_TIME, EventTable, SessionTable
+from ai_detect.tables import NO_TIME, EventTable, SessionTable, rows_and_next
 
 #: Where training lists the sessions of its log that look abnormal.
 SUSPECTS_FILE = "training_suspects.csv"
@@ -81,26 +83,21 @@ def detection_notes(detection: Mapping[str, Any]) -> list[str]:
     return notes
 
 
-def drift_notes(findings: Sequence[Mapping[str, Any]], n_sessions: int) -> list[str]:
-    """Whether the log as a whole, or one frequent kind of session, is what training hardly knew; `findings` as in
-    anomalies.jsonl.
-    """
-    kinds: dict[tuple[str, str | None], list[Mapping[str, Any]]] = {}
-    for finding in findings:
-        if finding["reasons"]:
-            kinds.setdefault((finding["reasons"][0]["kind"], finding["reasons"][0]["template"]), []).append(finding)
-    notes, n_others = [], len(findings)
-    largest = max(kinds.values(), key=len, default=[])
-    if len(largest) >= FREQUENT * n_sessions and len(largest) >= MANY_ALIKE:
-        n_others -= len(largest)
+def drift_notes(tally: AnomalyTally, n_sessions: int) -> list[str]:
+    """Whether the log as a whole, or one frequent kind of session, is what training hardly knew."""
+    notes, n_others = [], tally.n
+    for kind, n_alike in tally.alike.most_common(1):
+        if n_alike < FREQUENT * n_sessions or n_alike < MANY_ALIKE:
+            continue
+        n_others -= n_alike
         notes.append(
-            f"{len(largest):,} of {len(findings):,} anomalies, {percent(len(largest) / n_sessions)} of the sessions, "
-            f"are one kind, such as {cut(visible(largest[0]['session']), MAX_NAME)}: if this is normal by now, train "
+            f"{n_alike:,} of {tally.n:,} anomalies, {percent(n_alike / n_sessions)} of the sessions, "
+            f"are one kind, such as {cut(visible(tally.example[kind]), MAX_NAME)}: if this is normal by now, train "
             "again on a log that holds it"
         )
     if n_others > MOSTLY * n_sessions:
         notes.append(
-            f"{percent(len(findings) / n_sessions)} of the sessions are over the threshold: this log differs from the "
+            f"{percent(tally.n / n_sessions)} of the sessions are over the threshold: this log differs from the "
             "training log as a whole; if it is normal by now, train again on a newer log"
         )
     return notes
@@ -113,7 +110,7 @@ def data_quality_notes(events: EventTable, sessions: SessionTable) -> list[str]:
         for name, text in _COUNTER_NOTES.items()
         if events.counters.get(name)
     ]
-    unseen = float((events.event_id >= events.n_known).mean()) if len(events) else 0.0
+    unseen = float(events.tally.counts[events.n_known :].sum() / max(len(events), 1))
     if unseen > 0.05:
         notes.append(
             f"{percent(unseen)} of the lines are messages that training never saw: retrain if the software changed"
@@ -126,9 +123,18 @@ def data_quality_notes(events: EventTable, sessions: SessionTable) -> list[str]:
             f"{len(words):,} of {len(new):,} new messages are known ones but for one word, such as {examples}: a name "
             "or id that no mask covers; train with a mask for it (--drain_config), and what is truly new stands out"
         )
-    without_time = float((events.timestamp == NO_TIME).mean()) if len(events) else 0.0
+    n_untimed = sum(int(np.count_nonzero(events.timestamp[block] == NO_TIME)) for block in scratch.blocks(len(events)))
+    without_time = n_untimed / max(len(events), 1)
     if without_time > 0:
         notes.append(f"{percent(without_time)} of the lines have no time: gaps before them are not judged")
-    if len(sessions) and float(np.median(np.diff(sessions.offsets))) < 2:
+    if len(sessions) and _median_length(sessions) < 2:
         notes.append("most sessions have a single line: a session key that groups more lines would tell more")
     return notes
+
+
+def _median_length(sessions: SessionTable) -> float:
+    """The median of the lengths of sessions, told apart up to 4."""
+    parts = (np.minimum(np.diff(part), 4) for part in rows_and_next(sessions.offsets))
+    up_to = np.cumsum(sum((np.bincount(part, minlength=5) for part in parts), np.zeros(5, np.int64)))
+    middle = [(len(sessions) - 1) // 2, len(sessions) // 2]
+    return float(np.searchsorted(up_to, middle, side="right").mean())

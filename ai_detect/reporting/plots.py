@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from ai_detect import scratch
 from ai_detect.reporting.methods import MethodRow
 from ai_detect.reporting.page import NARROW, WIDE
 from ai_detect.tables import NO_TIME, BoolArray, Float32Array, Float64Array, Int8Array, Int64Array
@@ -80,17 +81,26 @@ def _svg(figure: Figure, name: str, description: str) -> str:
 
 def _time_axis(ax: Axes, when: Int64Array) -> tuple[np.ndarray, str]:
     """x values and the axis name: times where most sessions have one, else the order in the log."""
-    known = when != NO_TIME
-    if not len(when) or known.mean() < 0.5 or when[known].min() == when[known].max():
+    times = (when[block][when[block] != NO_TIME] for block in scratch.blocks(len(when)))
+    found = [(len(part), part[0], part.min(), part.max()) for part in times if len(part)]
+    n_known = sum(n for n, *_ in found)
+    first, low, high = (
+        (found[0][1], min(part[2] for part in found), max(part[3] for part in found)) if found else (0, 0, 0)
+    )
+    if n_known < 0.5 * len(when) or low == high:
         ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         return np.arange(1, len(when) + 1, dtype=np.float64), "session, in the order of the log"
-    x = np.where(known, when / 86_400e9, np.nan)  # matplotlib counts days
-    last_known = np.maximum.accumulate(np.where(known, np.arange(len(when)), int(np.argmax(known))))
+    x, last = scratch.zeros(len(when), np.float64), first / 86_400e9
+    for block in scratch.blocks(len(when)):
+        known = when[block] != NO_TIME
+        last_known = np.maximum.accumulate(np.where(known, np.arange(1, len(known) + 1), 0))
+        x[block] = np.append(last, when[block] / 86_400e9)[last_known]  # matplotlib counts days
+        last = x[block.stop - 1]
     locator = dates.AutoDateLocator(minticks=3, maxticks=8)  # type: ignore[no-untyped-call]  # matplotlib's
     ax.xaxis.set_major_locator(locator)
     ax.xaxis.set_major_formatter(dates.ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
     ax.xaxis.get_offset_text().set(color=MUTED, fontsize=9)
-    return x[last_known], "time (UTC)"
+    return x, "time (UTC)"
 
 
 def score_timeline(
@@ -104,17 +114,24 @@ def score_timeline(
     """Scores over time: middle and largest of the normal ones, each anomaly a mark; `cards` number those to link to."""
     figure, (ax,) = _figure(width, 2.6)
     x, x_name = _time_axis(ax, when)
-    normal = np.flatnonzero(~is_anomaly)
-    if len(normal):
-        edges = np.linspace(x[normal].min(), x[normal].max(), min(len(normal), int(width * 14)) + 1)
-        bins = np.clip(np.searchsorted(edges, x[normal], side="right") - 1, 0, len(edges) - 2)
-        order = np.lexsort((score[normal], bins))
-        filled, start, count = np.unique(bins[order], return_index=True, return_counts=True)
-        ranked = score[normal][order]
+    n_normal = len(score) - int(np.count_nonzero(is_anomaly))
+    if n_normal:
+        parts = (x[block][~is_anomaly[block]] for block in scratch.blocks(len(x)))
+        ends = [(part.min(), part.max()) for part in parts if len(part)]
+        low, high = min(low for low, _ in ends), max(high for _, high in ends)
+        edges = np.linspace(low, high, min(n_normal, int(width * 14)) + 1)
+
+        def bins(block: slice) -> tuple[Int64Array, Int64Array]:
+            normal = np.flatnonzero(~is_anomaly[block]) + block.start
+            return normal, np.clip(np.searchsorted(edges, x[normal], side="right") - 1, 0, len(edges) - 2)
+
+        offsets, sessions = scratch.grouped(len(edges) - 1, len(x), bins)
+        filled = np.flatnonzero(np.diff(offsets))
+        ranked = (np.sort(score[sessions[offsets[at] : offsets[at + 1]]]) for at in filled)
+        middle, largest = np.array([(scores[len(scores) // 2], scores[-1]) for scores in ranked]).T
         centres = (edges[filled] + edges[filled + 1]) / 2
         bin_width = (edges[1] - edges[0]) or 1.0
-        ax.bar(centres, ranked[start + count - 1], bin_width * 0.9, color=SOFT, linewidth=0)
-        middle = ranked[start + count // 2]
+        ax.bar(centres, largest, bin_width * 0.9, color=SOFT, linewidth=0)
         ax.hlines(middle, centres - bin_width * 0.45, centres + bin_width * 0.45, color=ACCENT, linewidth=1.8)
     anomalies = np.flatnonzero(is_anomaly)
     anomalies = anomalies[np.argsort(-score[anomalies], kind="stable")]
@@ -346,9 +363,15 @@ def methods_comparison(
 
 
 def embedding_map(
-    embedding: Float32Array, is_anomaly: BoolArray, width: float = WIDE / 2, max_points: int = 900
+    embedding: Callable[[Int64Array], Float32Array],
+    is_anomaly: BoolArray,
+    width: float = WIDE / 2,
+    max_points: int = 900,
 ) -> str:
-    """Session vectors on their two principal axes; at most `max_points`, taken evenly, anomalies over normal ones."""
+    """Session vectors on their two principal axes; at most `max_points`, taken evenly, anomalies over normal ones.
+
+    `embedding` gives the vectors of some sessions, (n, dim).
+    """
     figure, (ax,) = _figure(width, 3.4)
     ax.grid(visible=False)
     groups = [np.flatnonzero(~is_anomaly), np.flatnonzero(is_anomaly)]
@@ -357,7 +380,8 @@ def embedding_map(
         for group, limit in zip(groups, (max_points * 2 // 3, max_points // 3), strict=True)
     ]
     shown = np.concatenate(chosen)
-    centred = embedding[shown].astype(np.float64) - embedding[shown].mean(axis=0)
+    vectors = embedding(shown)
+    centred = vectors.astype(np.float64) - vectors.mean(axis=0)
     _, spread, axes = np.linalg.svd(centred, full_matrices=False)
     largest = np.abs(axes).argmax(axis=1)
     axes = (axes * np.sign(axes[np.arange(len(axes)), largest])[:, None])[:2]  # LAPACK's signs are arbitrary

@@ -130,7 +130,7 @@ def odd_length(context: ExplainContext, ids: list[int]) -> list[Reason]:
     """A session shorter or longer than nearly all of training."""
     if not ids or not context.n_sessions:
         return []
-    low, high = context.usual_lengths()
+    low, high = context.usual_lengths
     if low <= len(ids) <= high:
         return []
     facts = {"length": len(ids), "usual_low": low, "usual_high": high}

@@ -123,10 +123,11 @@ class ExplainContext:
         if max(before, event) >= self.n_known:
             return Transition(0, 0, 0)
         out, into = self._pair_margins
-        key = source * width + target
-        at = int(np.searchsorted(self.pair_keys, key))
-        together = int(self.pair_counts[at]) if at < len(self.pair_keys) and self.pair_keys[at] == key else 0
-        return Transition(together, int(out[source]), int(into[target]))
+        return Transition(self._count_of_pair.get(source * width + target, 0), int(out[source]), int(into[target]))
+
+    @cached_property
+    def _count_of_pair(self) -> dict[int, int]:
+        return dict(zip(self.pair_keys.tolist(), self.pair_counts.tolist(), strict=True))
 
     def transitions(self, before: Int64Array, event: Int64Array) -> tuple[Int64Array, Int64Array, Int64Array]:
         """Counts of many transitions, as `Transition`; begin and end are `n_known` and `n_known + 1`."""
@@ -199,6 +200,7 @@ class ExplainContext:
                 return tail_probability(surprise, int(self.surprise.n[row]), self.surprise.quantiles[row])
         return 1.0
 
+    @cached_property
     def usual_lengths(self) -> tuple[int, int]:
         """The lengths between which 99 % of the training sessions lie."""
         below = np.cumsum(self.lengths[:, 1]) / max(self.n_sessions, 1)

@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
 import numpy as np
 
+from ai_detect import scratch
 from ai_detect.reporting.excerpt import make_excerpt, rows_of_excerpts
 from ai_detect.reporting.explain import Explanation, NearestNormal
-from ai_detect.reporting.findings import SEVERITY_NAMES, RawLines, rows_of_reasons, session_spans
+from ai_detect.reporting.findings import (
+    SEVERITY_NAMES,
+    AnomalyTally,
+    Findings,
+    ModelIdentity,
+    RawLines,
+    build_finding,
+    quoted_rows,
+    with_texts,
+)
 from ai_detect.reporting.notes import calibration_limit, threshold_origin
 from ai_detect.reporting.page import WIDE, both, render
-from ai_detect.reporting.wording import duration
+from ai_detect.reporting.spans import SessionSpans, session_spans
+from ai_detect.reporting.wording import duration, rfc3339
 from ai_detect.tables import (
     NO_TIME,
     EventTable,
@@ -31,37 +43,110 @@ MAX_FINDINGS, MAX_ALIKE, MAX_TEMPLATES = 300, 20, 200
 
 @dataclass(frozen=True)
 class ScoredLog:
-    """All that a page tells of a scored log; `findings` are parallel to `explanations`, the most abnormal first."""
+    """All that a page tells of a scored log; `findings` are those of the sessions `ranked`, the most abnormal first.
+
+    `explanations` are those of the sessions that have a card; `spans` are where all sessions begin and end.
+    """
 
     events: EventTable
     sessions: SessionTable
+    spans: SessionSpans
     scores: ScoreTable
+    ranked: Int64Array
+    groups: Sequence[Sequence[int]]  # as of `AlikeAnomalies`
     explanations: Mapping[int, Explanation]
-    findings: Sequence[Mapping[str, Any]]
-    raw_lines: RawLines  # at least the rows of `rows_to_read`
+    findings: Findings
+    raw_lines: RawLines  # at least of the rows that findings and cards quote
     summary: Mapping[str, Any]
 
 
-def alike_anomalies(explanations: Mapping[int, Explanation]) -> list[tuple[int, ...]]:
-    """Sessions with the same first reason, in the order of `explanations`; a page has one card for each group."""
-    groups: dict[object, list[int]] = {}
-    for session, explanation in explanations.items():
+class AlikeAnomalies:
+    """Anomalies with the same first reason, by their place among all: a page has one card for each group."""
+
+    def __init__(self, n_cards: int) -> None:
+        self._n_cards = n_cards
+        self._groups: dict[object, array[int]] = {}
+        self._n = 0
+        self.explanations: dict[int, Explanation] = {}  # of the first of each of `n_cards` groups, by session
+
+    def add(self, session: int, explanation: Explanation) -> None:
+        """Take the next one; the most abnormal come first."""
         first = explanation.reasons[0] if explanation.reasons else None
-        groups.setdefault(None if first is None else (first.kind, first.event), []).append(session)
-    return [tuple(group) for group in groups.values()]
+        kind = None if first is None else (first.kind, first.event)
+        if kind not in self._groups and len(self._groups) < self._n_cards:
+            self.explanations[session] = explanation
+        self._groups.setdefault(kind, array("q")).append(self._n)
+        self._n += 1
+
+    @property
+    def groups(self) -> list[Sequence[int]]:
+        """The places of the anomalies of each group."""
+        return list(self._groups.values())
 
 
-def rows_to_read(
-    events: EventTable, sessions: SessionTable, explanations: Mapping[int, Explanation], top_k: int
-) -> Int64Array:
-    """Event rows, ascending, whose raw lines the findings and a page with `top_k` cards quote."""
-    shown = [group[0] for group in alike_anomalies(explanations)[:top_k]]
-    rows = [
-        rows_of_reasons(sessions, explanations),
-        rows_of_excerpts(sessions, explanations, shown),
-        np.array([row for _, _, row in _common_templates(events)], np.int64),
-    ]
-    return np.unique(np.concatenate(rows))
+def described_log(
+    events: EventTable,
+    sessions: SessionTable,
+    scores: ScoreTable,
+    ranked: Int64Array,
+    explained: Iterable[tuple[int, Explanation]],
+    read_lines: Callable[[Int64Array], RawLines],
+    model: ModelIdentity,
+    top_k: int,
+    summary: Callable[[SessionSpans, AnomalyTally], Mapping[str, Any]],
+) -> ScoredLog:
+    """Findings of the sessions `ranked`, which are `explained` one after another, and what a page shows of them.
+
+    They come from disk to disk: only what has a card is held. `read_lines` rereads the raw lines of event rows that
+    ascend; `summary` makes the object of summary.json.
+    """
+    spans = session_spans(events, sessions)
+    alike, tally = AlikeAnomalies(top_k), AnomalyTally()
+    quoted, n_quoted = scratch.Growing(np.int64), scratch.Growing(np.int64)
+
+    def without_texts() -> Iterator[dict[str, Any]]:
+        for session, explanation in explained:
+            alike.add(session, explanation)
+            rows = quoted_rows(explanation, sessions.rows_of(session))
+            quoted.append(np.array(rows, np.int64))
+            n_quoted.append(np.array([len(rows)]))
+            yield build_finding(session, explanation, events, sessions, spans, scores, model)
+
+    drafts = Findings.of(without_texts())
+    rows, n_rows = quoted.column(), n_quoted.column()
+    raw_lines = read_lines(
+        np.unique(
+            np.concatenate(
+                [
+                    rows[rows >= 0],
+                    rows_of_excerpts(sessions, alike.explanations),
+                    np.array([row for _, _, row in _common_templates(events)], np.int64),
+                ]
+            )
+        )
+    )
+
+    def with_their_texts() -> Iterator[dict[str, Any]]:
+        begin = 0
+        for draft, n in zip(drafts, n_rows.tolist(), strict=True):
+            finding = with_texts(draft, rows[begin : begin + n].tolist(), raw_lines)
+            begin += n
+            tally.add(finding)
+            yield finding
+
+    findings = Findings.of(with_their_texts())
+    return ScoredLog(
+        events,
+        sessions,
+        spans,
+        scores,
+        ranked,
+        alike.groups,
+        alike.explanations,
+        findings,
+        raw_lines,
+        summary(spans, tally),
+    )
 
 
 def detection_report(
@@ -85,11 +170,10 @@ def log_parts(log: ScoredLog, top_k: int, labels: Int8Array | None) -> dict[str,
     """What both pages show of a scored log."""
     from ai_detect.reporting import plots
 
-    groups = alike_anomalies(log.explanations)
-    finding_of = dict(zip(log.explanations, log.findings, strict=True))
-    cards = [_card(log, number, group, finding_of, labels) for number, group in enumerate(groups[:top_k], start=1)]
-    numbers = {group[0]: number for number, group in enumerate(groups[:top_k], start=1)}
-    when = session_spans(log.events, log.sessions).start_time
+    groups = log.groups
+    cards = [_card(log, number, group, labels) for number, group in enumerate(groups[:top_k], start=1)]
+    numbers = {int(log.ranked[group[0]]): number for number, group in enumerate(groups[:top_k], start=1)}
+    when = log.spans.start_time
     scores = log.scores
     return {
         "summary": log.summary,
@@ -97,7 +181,10 @@ def log_parts(log: ScoredLog, top_k: int, labels: Int8Array | None) -> dict[str,
         "calibration_limit": calibration_limit(log.summary["detection"]),
         "cards": cards,
         "n_groups": len(groups),
-        "findings": [(finding_of[session], numbers.get(session)) for session in list(log.explanations)[:MAX_FINDINGS]],
+        "findings": [
+            (finding, numbers.get(session))
+            for finding, session in zip(log.findings[:MAX_FINDINGS], log.ranked[:MAX_FINDINGS].tolist(), strict=True)
+        ],
         "n_findings": len(log.findings),
         "severities": [(name, log.summary["severities"].get(name, 0)) for name in SEVERITY_NAMES],
         "timeline": both(
@@ -121,7 +208,8 @@ def log_parts(log: ScoredLog, top_k: int, labels: Int8Array | None) -> dict[str,
 
 def _common_templates(events: EventTable) -> list[tuple[int, int, int]]:
     """(event, lines, row of the first) of the commonest templates; a third of the places is for unseen ones."""
-    found, first, counts = np.unique(events.event_id, return_index=True, return_counts=True)
+    found = np.flatnonzero(events.tally.counts)
+    counts, first = (column[found] for column in events.tally)
     order = np.lexsort((found, -counts))
     new = order[found[order] >= events.n_known][: MAX_TEMPLATES // 3]
     known = order[found[order] < events.n_known][: MAX_TEMPLATES - len(new)]
@@ -133,15 +221,16 @@ def _common_templates(events: EventTable) -> list[tuple[int, int, int]]:
 def _card(
     log: ScoredLog,
     number: int,
-    group: tuple[int, ...],
-    finding_of: Mapping[int, Mapping[str, Any]],
+    group: Sequence[int],
     labels: Int8Array | None,
 ) -> dict[str, Any]:
-    session = group[0]
-    explanation, finding = log.explanations[session], finding_of[session]
+    session = int(log.ranked[group[0]])
+    explanation, finding = log.explanations[session], log.findings[group[0]]
     start, end = session_spans_of(log, session)
     p_values = {name: float(column[session]) for name, column in log.scores.p_values.items()}
-    times = [finding_of[other]["start_time"] for other in group if finding_of[other]["start_time"]]
+    times = log.spans.start_time[log.ranked[np.array(group)]]
+    known = times[times != NO_TIME]
+    seen = rfc3339(np.array([known.min(), known.max()]), log.spans.start_decimals) if len(known) else [None, None]
     return {
         "number": number,
         "finding": finding,
@@ -154,10 +243,10 @@ def _card(
             for name in sorted(p_values, key=lambda name: (p_values[name], name))
             if math.isfinite(p_values[name])
         ],
-        "alike": [finding_of[other] for other in group[1 : 1 + MAX_ALIKE]],
+        "alike": [log.findings[other] for other in group[1 : 1 + MAX_ALIKE]],
         "n_alike": len(group) - 1,
-        "first_seen": min(times, default=None),
-        "last_seen": max(times, default=None),
+        "first_seen": seen[0],
+        "last_seen": seen[1],
         "label": None if labels is None or labels[session] < 0 else ("normal", "anomaly")[labels[session]],
     }
 

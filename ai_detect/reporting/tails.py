@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -30,14 +31,17 @@ class TailTable:
 
     def row(self, key: int) -> int | None:
         """Row of a group, None where training has too few values of it."""
-        at = int(np.searchsorted(self.keys, key))
-        if at < len(self.keys) and self.keys[at] == key and self.n[at] >= ENOUGH_VALUES:
-            return at
-        return None
+        return self._rows.get(key)
+
+    @cached_property
+    def _rows(self) -> dict[int, int]:
+        """The rows of groups with enough values."""
+        enough = np.flatnonzero(self.n >= ENOUGH_VALUES)
+        return dict(zip(self.keys[enough].tolist(), enough.tolist(), strict=True))
 
     def state(self, kind: str) -> dict[str, np.ndarray]:
         """The arrays that `from_state` takes, by names that begin with `kind`."""
-        return {f"{kind}_{name}": array for name, array in vars(self).items()}
+        return {f"{kind}_{name}": getattr(self, name) for name in type(self).__annotations__}
 
     @classmethod
     def from_state(cls, kind: str, arrays: Mapping[str, np.ndarray]) -> TailTable:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from ai_detect import scratch
 from ai_detect.reporting.novelty import words_of
 from ai_detect.reporting.reasons import Reason
 from ai_detect.tables import NO_TIME, Int64Array
@@ -45,10 +46,19 @@ def cut(text: str, limit: int) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
-def rfc3339(times: Int64Array) -> list[str | None]:
-    """UTC times of nanoseconds, None for NO_TIME; all with as many decimals as the finest one needs."""
-    known = times[times != NO_TIME]
-    decimals = next((decimals for decimals in (0, 3, 6) if not np.any(known % 10 ** (9 - decimals))), 9)
+def decimals_of(times: Int64Array) -> int:
+    """Decimals of seconds that the finest of these nanoseconds needs: 0, 3, 6 or 9."""
+    decimals = 0
+    for block in scratch.blocks(len(times)):
+        known = times[block][times[block] != NO_TIME]
+        while decimals < 9 and np.any(known % 10 ** (9 - decimals)):
+            decimals += 3
+    return decimals
+
+
+def rfc3339(times: Int64Array, decimals: int | None = None) -> list[str | None]:
+    """UTC times of nanoseconds, None for NO_TIME; all with so many decimals, or as many as the finest one needs."""
+    decimals = decimals_of(times) if decimals is None else decimals
     whole_seconds = np.floor_divide(times, 10**9)
     text = np.datetime_as_string(whole_seconds.astype("datetime64[s]"), unit="s").tolist()
     parts = (times - whole_seconds * 10**9) // 10 ** (9 - decimals)

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -22,7 +22,16 @@ from ai_detect.parsing.cache import cache_key, load_entry, load_events, store_en
 from ai_detect.parsing.events import learn_events, match_events
 from ai_detect.parsing.template_miner import TemplateMiner
 from ai_detect.sequences.windowing import make_sessions, say_what_is_left_out, to_sequences
-from ai_detect.tables import EventTable, SequenceTable, SessionTable, StringColumn, ValueTable
+from ai_detect.tables import (
+    EventTable,
+    Int8Array,
+    Int64Array,
+    SequenceTable,
+    SessionTable,
+    StringColumn,
+    ValueTable,
+    ragged_rows,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +55,14 @@ class Silent:
         yield lambda n: None
 
 
+class SomeSessions(NamedTuple):
+    """Sessions of a log; values and levels are those of the sequences' events, row for row."""
+
+    sequences: SequenceTable
+    values: ValueTable
+    level: Int8Array
+
+
 @dataclass(frozen=True)
 class ParsedLog:
     """A log after parsing and grouping; `fingerprints` are empty where nothing was cached."""
@@ -58,8 +75,14 @@ class ParsedLog:
 
     @property
     def values(self) -> ValueTable:
-        """The values of the events of `sequences`, in their order."""
+        """The values of the events of `sequences`, in their order; of a long log they are in files."""
         return self.events.values.take(self.sessions.rows)
+
+    def of_sessions(self, sessions: Int64Array) -> SomeSessions:
+        """What is known of these sessions, in this order; of all together it may take much memory."""
+        sequences = self.sequences.take(sessions)
+        rows = self.sessions.rows[ragged_rows(self.sessions.offsets[sessions], sequences.lengths)]
+        return SomeSessions(sequences, self.events.values.take(rows), self.events.level[rows])
 
 
 def learn_log(
@@ -167,8 +190,7 @@ def _stored_groups(
     events: EventTable, columns: Mapping[str, np.ndarray], keys: StringColumn, meta: Mapping[str, Any]
 ) -> tuple[SessionTable, SequenceTable]:
     """What `_store_groups` stored; raises ValueError where it does not fit the events."""
-    # plain views: a slice of a memmap costs several times as much, and there is one for each session
-    offsets, rows, event_id, gap_s = (np.asarray(columns[name]) for name in _COLUMNS)
+    offsets, rows, event_id, gap_s = (columns[name] for name in _COLUMNS)
     artifacts.check_array("rows", rows, np.int64, (None,), low=0, high=len(events) - 1)
     artifacts.check_array("event_id", event_id, np.int32, (len(rows),), low=0, high=len(events.templates) - 1)
     return SessionTable(keys, offsets, rows), SequenceTable(offsets, event_id, gap_s)

@@ -4,14 +4,27 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import Literal
 
 import numpy as np
 
+from ai_detect import scratch
 from ai_detect.config import InputSettings
 from ai_detect.errors import DataError
-from ai_detect.tables import NO_SESSION, NO_TIME, EventTable, Int64Array, SequenceTable, SessionTable
+from ai_detect.tables import (
+    NO_SESSION,
+    NO_TIME,
+    EventTable,
+    Float32Array,
+    Int32Array,
+    Int64Array,
+    SequenceTable,
+    SessionTable,
+    StringColumn,
+    ragged_rows,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -49,14 +62,22 @@ def say_what_is_left_out(events: EventTable, sessions: SessionTable, settings: I
 
 def to_sequences(events: EventTable, sessions: SessionTable) -> SequenceTable:
     """Event ids of every session and seconds since the event before it; a clock that steps back counts as 0 s."""
-    times = events.timestamp[sessions.rows]
-    gap_s = np.full(len(times), np.nan, np.float32)
-    has_gap = np.zeros(len(times), np.bool_)
-    has_gap[1:] = (times[1:] != NO_TIME) & (times[:-1] != NO_TIME)
-    has_gap[sessions.offsets[:-1][np.diff(sessions.offsets) > 0]] = False
-    later = np.flatnonzero(has_gap)
-    gap_s[later] = np.maximum(times[later] - times[later - 1], 0) / 1e9
-    return SequenceTable(sessions.offsets, events.event_id[sessions.rows], gap_s)
+    rows, begins = sessions.rows, sessions.offsets
+
+    def gaps(block: slice) -> Float32Array:
+        first = max(block.start - 1, 0)
+        times = events.timestamp[rows[first : block.stop]]
+        gap_s = np.full(len(times), np.nan, np.float32)
+        has_gap = np.zeros(len(times), np.bool_)
+        has_gap[1:] = (times[1:] != NO_TIME) & (times[:-1] != NO_TIME)
+        own = begins[np.searchsorted(begins, first) : np.searchsorted(begins, block.stop)]
+        has_gap[own - first] = False
+        later = np.flatnonzero(has_gap)
+        gap_s[later] = np.maximum(times[later] - times[later - 1], 0) / 1e9
+        return gap_s[block.start - first :]
+
+    event_id = scratch.filled(len(rows), np.int32, lambda block: events.event_id[rows[block]])
+    return SequenceTable(begins, event_id, scratch.filled(len(rows), np.float32, gaps))
 
 
 def distinct_sequences(sequences: SequenceTable) -> tuple[Int64Array, Int64Array, Int64Array]:
@@ -65,12 +86,24 @@ def distinct_sequences(sequences: SequenceTable) -> tuple[Int64Array, Int64Array
     `first[i]` is the first session of the i-th distinct sequence, in order of appearance; `inverse` numbers every
     session's sequence.
     """
-    content = np.ascontiguousarray(sequences.event_id).tobytes()
-    bounds = (sequences.offsets * sequences.event_id.itemsize).tolist()
     numbers: dict[bytes, int] = {}
-    inverse = np.array([numbers.setdefault(content[a:b], len(numbers)) for a, b in pairwise(bounds)], np.int64)
-    _, first, counts = np.unique(inverse, return_index=True, return_counts=True)
-    return first.astype(np.int64), inverse, counts.astype(np.int64)
+    first: list[int] = []
+
+    def numbered(block: slice) -> Int64Array:
+        bounds = sequences.offsets[block.start : block.stop + 1]
+        content = np.ascontiguousarray(sequences.event_id[bounds[0] : bounds[-1]]).tobytes()
+        at = ((bounds - bounds[0]) * sequences.event_id.itemsize).tolist()
+        found = [numbers.setdefault(content[a:b], len(numbers)) for a, b in pairwise(at)]
+        for session, number in enumerate(found, start=block.start):
+            if number == len(first):
+                first.append(session)
+        return np.array(found, np.int64)
+
+    inverse = scratch.filled(len(sequences), np.int64, numbered)
+    counts = np.zeros(len(first), np.int64)
+    for block in scratch.blocks(len(inverse)):
+        counts += np.bincount(inverse[block], minlength=len(first))
+    return np.array(first, np.int64), inverse, counts
 
 
 def split_tail(events: EventTable, sessions: SessionTable, ratio: float) -> tuple[Int64Array, Int64Array]:
@@ -95,64 +128,88 @@ def split_tail(events: EventTable, sessions: SessionTable, ratio: float) -> tupl
 
 
 def _by_key(events: EventTable) -> SessionTable:
-    rows = np.flatnonzero(events.session_id != NO_SESSION)
-    keys, first, key_of_row = np.unique(events.session_id[rows], return_index=True, return_inverse=True)
-    by_appearance = np.argsort(first)
-    return _sessions(
-        [events.session_keys[key] for key in keys[by_appearance]],
-        rows,
-        np.argsort(by_appearance)[key_of_row],
-        len(keys),
-    )
+    n_keys = len(events.session_keys)
+    first = scratch.filled(n_keys, np.int64, lambda block: np.full(block.stop - block.start, len(events)))
+    for block in scratch.blocks(len(events)):
+        met, rows = np.unique(events.session_id[block], return_index=True)
+        rows, met = rows[met != NO_SESSION] + block.start, met[met != NO_SESSION]
+        first[met] = np.minimum(first[met], rows)
+    order = np.argsort(first, kind="stable")
+    order = order[: np.searchsorted(first, len(events), sorter=order)]  # without keys of no message
+    session_of_key = scratch.zeros(n_keys, np.int32)
+    for block in scratch.blocks(len(order)):
+        session_of_key[order[block]] = np.arange(block.start, block.stop, dtype=np.int32)
+
+    def found(block: slice) -> tuple[Int64Array, Int32Array]:
+        rows = np.flatnonzero(events.session_id[block] != NO_SESSION) + block.start
+        return rows, session_of_key[events.session_id[rows]]
+
+    keys = events.session_keys
+    if not np.array_equal(order, np.arange(n_keys)):
+        keys = (keys if isinstance(keys, StringColumn) else StringColumn.of(keys)).take(order)
+    return SessionTable(keys, *scratch.grouped(len(keys), len(events), found))
 
 
 def _by_time(events: EventTable, window_s: float) -> SessionTable:
     if not len(events):
-        return _sessions([], np.zeros(0, np.int64), np.zeros(0, np.int64), 0)
-    timed = np.flatnonzero(events.timestamp != NO_TIME)
-    if not len(timed):
+        return SessionTable((), np.zeros(1, np.int64), np.zeros(0, np.int64))
+    window_ns = max(1, round(window_s * 1e9))
+    times = (events.timestamp[block] for block in scratch.blocks(len(events)))
+    first = next((int(part[part != NO_TIME][0]) for part in times if (part != NO_TIME).any()), None)
+    if first is None:
         raise DataError(
             "--window_type time: no line has a timestamp; use --window_type fixed, or name the layout with --log_format"
         )
-    window_ns = max(1, round(window_s * 1e9))
-    nearest = (
-        np.searchsorted(timed, np.arange(len(events)), side="right") - 1
-    )  # the event itself or the last one with a time
-    windows, window_of_row = np.unique(
-        events.timestamp[timed[np.maximum(nearest, 0)]] // window_ns, return_inverse=True
-    )
+    window = scratch.zeros(len(events), np.int64)
+    windows, last = np.zeros(0, np.int64), first
+    for block in scratch.blocks(len(events)):
+        times_here = np.append(last, events.timestamp[block])
+        # the event itself or the last one with a time
+        nearest = np.maximum.accumulate(np.where(times_here != NO_TIME, np.arange(len(times_here)), 0))
+        window[block] = times_here[nearest[1:]] // window_ns
+        last = int(times_here[nearest[-1]])
+        windows = np.union1d(windows, window[block])
     unit: Literal["s", "ns"] = "s" if window_ns % 1_000_000_000 == 0 else "ns"
     starts: list[str] = np.datetime_as_string((windows * window_ns).view("M8[ns]"), unit=unit).tolist()
-    return _sessions([f"{start}Z" for start in starts], np.arange(len(events)), window_of_row, len(windows))
 
+    def found(block: slice) -> tuple[Int64Array, Int32Array]:
+        return np.arange(block.start, block.stop), np.searchsorted(windows, window[block]).astype(np.int32)
 
-def _sessions(keys: list[str], rows: Int64Array, session_of_row: Int64Array, n_sessions: int) -> SessionTable:
-    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(np.bincount(session_of_row, minlength=n_sessions))])
-    return SessionTable(
-        tuple(keys), offsets.astype(np.int64), rows[np.argsort(session_of_row, kind="stable")].astype(np.int64)
-    )
+    keys = StringColumn.of(f"{start}Z" for start in starts)
+    return SessionTable(keys, *scratch.grouped(len(keys), len(events), found))
 
 
 def _by_count(events: EventTable, size: int, stride: int) -> SessionTable:
     bounds = [source.first_event for source in events.sources] + [len(events)]
-    last_line = np.append(events.line[1:] - 1, 0).astype(np.int64)
-    keys: list[str] = []
-    pieces: list[tuple[Int64Array, Int64Array]] = []
-    names = _short_names([source.path for source in events.sources])
-    for source, name, begin, end in zip(events.sources, names, bounds[:-1], bounds[1:], strict=True):
-        if begin == end:
-            continue
-        last_line[end - 1] = source.n_lines
-        n_windows = 1 + max(0, -((size - (end - begin)) // stride))  # the last one begins before all events are covered
-        starts = np.arange(begin, min(begin + n_windows * stride, end), stride, dtype=np.int64)
-        ends = np.minimum(starts + size, end)
-        lines = zip(events.line[starts].tolist(), last_line[ends - 1].tolist(), strict=True)
-        keys += [f"{name}:{first}-{last}" for first, last in lines]
-        pieces.append((starts, ends))
-    starts = np.concatenate([np.zeros(0, np.int64), *(starts for starts, _ in pieces)])
-    lengths = np.concatenate([np.zeros(0, np.int64), *(ends - starts for starts, ends in pieces)])
-    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
-    return SessionTable(tuple(keys), offsets, np.repeat(starts - offsets[:-1], lengths) + np.arange(offsets[-1]))
+    starts, lengths = scratch.Growing(np.int64), scratch.Growing(np.int64)
+
+    def names() -> Iterator[str]:
+        """Of each window, whose begin and length are noted as well."""
+        paths = _short_names([source.path for source in events.sources])
+        for source, name, begin, end in zip(events.sources, paths, bounds[:-1], bounds[1:], strict=True):
+            if begin == end:
+                continue
+            # the last one begins before all events are covered
+            n_windows = 1 + max(0, -((size - (end - begin)) // stride))
+            for block in scratch.blocks(n_windows):
+                begins = begin + np.arange(block.start, block.stop, dtype=np.int64) * stride
+                begins = begins[begins < end]
+                ends = np.minimum(begins + size, end)
+                last_line = np.where(
+                    ends < end, events.line[np.minimum(ends, end - 1)].astype(np.int64) - 1, source.n_lines
+                )
+                starts.append(begins)
+                lengths.append(ends - begins)
+                for first, last in zip(events.line[begins].tolist(), last_line.tolist(), strict=True):
+                    yield f"{name}:{first}-{last}"
+
+    keys = StringColumn.of(names())
+    first_rows, n_rows = starts.column(), lengths.column()
+    offsets = scratch.offsets_of(n_rows)
+    rows = scratch.Growing(np.int64)
+    for block in scratch.blocks(len(first_rows), max(1, scratch.BLOCK_ROWS // size)):
+        rows.append(ragged_rows(first_rows[block], n_rows[block]))
+    return SessionTable(keys, offsets, rows.column())
 
 
 def _short_names(paths: list[str]) -> list[str]:

@@ -30,6 +30,8 @@ from detection_splits import ROOT
 from detection_tables import replace_between
 from pipeline import Case, cases
 
+from ai_detect.encoder.embedding import encode_sessions
+from ai_detect.encoder.vocabulary import word_matrix
 from ai_detect.ingest.labels import read_label_file
 from ai_detect.pipeline import LogAnomalyPipeline, Scored
 from ai_detect.sequences.parsed_log import ParsedLog
@@ -73,7 +75,7 @@ def judge(pipeline: LogAnomalyPipeline, log: ParsedLog, planted: Sequence[Plante
     damaged = with_sessions(log, planted)
     scored = pipeline.score(damaged)
     begun = time.monotonic()
-    explanations = pipeline.explain(scored, np.arange(len(planted)))
+    explanations = dict(pipeline.explain(scored, np.arange(len(planted))))
     seconds = time.monotonic() - begun
     named = [explanations[at].reasons[:N_NAMED] for at in range(len(planted))]
     place = [any(map(fault.is_placed, reasons)) for fault, reasons in zip(planted, named, strict=True)]
@@ -83,6 +85,8 @@ def judge(pipeline: LogAnomalyPipeline, log: ParsedLog, planted: Sequence[Plante
         for fault, reasons in zip(planted, named, strict=True)
     ]
     both = np.array([any(hits) for hits in hit])
+    words = word_matrix(damaged.events.templates, pipeline.settings.n_word_buckets)
+    surprise = encode_sessions(pipeline.encoder, damaged.sequences, words).surprise
     found = scored.scores.is_anomaly
     return Figures(
         len(planted),
@@ -94,7 +98,7 @@ def judge(pipeline: LogAnomalyPipeline, log: ParsedLog, planted: Sequence[Plante
         float(both.mean()),
         float(np.mean([hits[:1] == [True] for hits in hit])),
         float(both[found].mean()) if found.any() else float("nan"),
-        _peer(planted, lambda at: scored.evidence.surprise[_events_of(scored, at)]),
+        _peer(planted, lambda at: surprise[_events_of(scored, at)]),
         _peer(planted, lambda at: -_frequency(pipeline, scored.log.sequences.session(at))),
         1000 * seconds / len(planted),
     )

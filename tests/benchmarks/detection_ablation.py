@@ -20,6 +20,7 @@ from unittest.mock import Mock, patch
 import numpy as np
 from detection_tables import OURS
 
+from ai_detect import log_evidence, run_encoder
 from ai_detect import pipeline as product
 from ai_detect.cli import training_run
 from ai_detect.cli.main import main as ai_detect
@@ -28,13 +29,13 @@ from ai_detect.detectors import comparison, ensemble, held_out, views
 from ai_detect.detectors.components import Component, components_of
 from ai_detect.detectors.ensemble import DetectorBank
 from ai_detect.detectors.views import SessionEvidence
+from ai_detect.encoder import vocabulary
 from ai_detect.encoder.batches import EncodedBatch, TokenGroup, make_batch
 from ai_detect.encoder.model import SessionEncoder
-from ai_detect.encoder.vocabulary import word_matrix
 from ai_detect.evaluation.baselines import Baseline
 from ai_detect.model_file import settings_of_checkpoint
 from ai_detect.parsing.template_miner import TemplateMiner
-from ai_detect.tables import BoolArray, Float32Array, Float64Array, Int32Array, Int64Array, ScoreTable
+from ai_detect.tables import BoolArray, Float32Array, Float64Array, Int64Array, ScoreTable
 from ai_detect.training import encoder_task
 from ai_detect.training.checkpoint import LoadedCheckpoint
 
@@ -53,15 +54,15 @@ def without_negatives(batch: EncodedBatch) -> EncodedBatch:
     return EncodedBatch(groups, batch.n, 0, batch.unseen, batch.content[: batch.n], batch.seeds[:n_pieces])
 
 
-def no_words(templates: Sequence[str], n_buckets: int) -> Int32Array:
+def no_words(template: str, n_buckets: int) -> list[int]:
     """Templates without words: their part of an event's vector is 0, and all unseen events look the same."""
-    return np.zeros_like(word_matrix(templates, n_buckets))
+    return []
 
 
 def initial_encoder(loaded: LoadedCheckpoint) -> tuple[TemplateMiner, SessionEncoder]:
     """What training began with, in place of what it came to."""
-    miner, _ = product.encoder_of_checkpoint(loaded)
-    return miner, product.untrained_encoder(settings_of_checkpoint(loaded), miner)
+    miner, _ = run_encoder.encoder_of_checkpoint(loaded)
+    return miner, run_encoder.untrained_encoder(settings_of_checkpoint(loaded), miner)
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ VARIANTS = {
         "make_batch",
         lambda *given, **named: without_negatives(make_batch(*given, **named)),
     ),
-    "no_words": Variant((), product, "word_matrix", no_words),
+    "no_words": Variant((), vocabulary, "template_words", no_words),
 }
 
 
@@ -243,8 +244,11 @@ def score_variant(name: str, log_file: str, flags: Sequence[str], checkpoint_dir
             raise RuntimeError(f"train: exit code {code}")
         model = product.LogAnomalyPipeline.load(checkpoint_dir / "model")
         scored = model.score(model.parse(log_file))
-        vectors = product._event_vectors(model.encoder, scored.log, model.settings)
-    fitted = recorder.fitted(model.bank, model.settings, scored.evidence, vectors)
+        log = scored.log
+        odd = model.values.surprise(log.sequences, log.values).surprise
+        evidence = log_evidence.whole_evidence(model.encoder, log, model.settings, odd)
+        vectors = log_evidence.event_vectors(model.encoder, log, model.settings)
+    fitted = recorder.fitted(model.bank, model.settings, evidence, vectors)
     rows = fitted.rows()
     refit: dict[str, tuple[str, ...]] = {"no_encoder": ENCODER_VIEWS} if name == "untrained" else {}
     if name == "trained":

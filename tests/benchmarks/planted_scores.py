@@ -16,7 +16,7 @@ from detection_ablation import restricted
 from planted_faults import FAULTS, Foreign, Incident, Normal, Pick, Session, dirtied, incidents, plant
 from planted_logs import Log
 
-from ai_detect import pipeline as product
+from ai_detect import log_evidence, run_encoder
 from ai_detect.config import RunSettings
 from ai_detect.detectors.comparison import Comparison
 from ai_detect.detectors.components import components_of
@@ -106,11 +106,11 @@ def scores_of(log: Log, foreign: Foreign, dirt: float, seed: int) -> Scores:
     settings = RunSettings(seed=seed, device="cpu", num_epochs=10)
     encoder = _trained(own.sequences, known, settings)
     suspects = suspected(own.sequences)
-    values, odd = product._learn_values(own, trusted(suspects))
-    learned = product._evidence(encoder, own, settings, odd, None)
+    values, odd = log_evidence.learn_values(own, trusted(suspects))
+    learned = log_evidence.whole_evidence(encoder, own, settings, odd)
     odd = values.surprise(theirs.sequences, theirs.values).surprise
-    judged = product._evidence(encoder, theirs, settings, odd, None)
-    vectors = product._event_vectors(encoder, own, settings)
+    judged = log_evidence.whole_evidence(encoder, theirs, settings, odd)
+    vectors = log_evidence.event_vectors(encoder, own, settings)
     components = components_of("ensemble")
     with restricted(components):
         numbers, fold, held_out = held_out_scores(learned, vectors, suspects, seed, lambda: None)
@@ -192,7 +192,7 @@ def _trained(sequences: SequenceTable, known: Sequence[str], settings: RunSettin
     state = new_state(settings, plan, len(learned), eval_id="e", provenance={})
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        task = product.training_task(model, learned, validation, settings, ALONE)
+        task = run_encoder.training_task(model, learned, validation, settings, ALONE)
         train(task, state, settings, checkpoint_dir=folder, config={}, templates={})
         best = load_checkpoint(ranked(scan_checkpoints(folder)[0], "e")[0])
         load_weights(model, best.model_state, folder)

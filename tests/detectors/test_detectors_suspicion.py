@@ -73,8 +73,8 @@ def test_the_encoder_does_not_learn_from_suspects_where_they_are_many() -> None:
     from ai_detect.config import RunSettings
     from ai_detect.encoder.model import SessionEncoder
     from ai_detect.encoder.vocabulary import word_matrix
-    from ai_detect.pipeline import training_task
     from ai_detect.process_group import ALONE
+    from ai_detect.run_encoder import training_task
 
     settings = RunSettings(dim=16, n_heads=2, n_word_buckets=64, dropout=0, not_use_contrastive=True)
     log = sequences_of([*normal_log(200), *[FAULTS[0]] * 20, *normal_log(5, seed=1)])

@@ -9,7 +9,7 @@ from encoder.encoder_made import N_EVENTS, SETTINGS, WORDS, encoder, routine, ro
 from threadpoolctl import threadpool_limits
 
 from ai_detect.encoder.batches import END, FIRST_EVENT, group_pieces, pieces_of
-from ai_detect.encoder.embedding import encode_sessions, expected_events
+from ai_detect.encoder.embedding import SessionEncoding, encode_sessions, expected_events
 from ai_detect.encoder.frozen import FrozenEncoder
 from ai_detect.encoder.model import SessionEncoder
 from ai_detect.tables import SequenceTable
@@ -135,7 +135,7 @@ def test_a_frozen_encoder_stays_as_it_was(trained: SessionEncoder) -> None:
 def test_progress_counts_all_sessions(model: FrozenEncoder) -> None:
     table = odd_sessions()
     told: list[int] = []
-    encode_sessions(model, table, WORDS, on_progress=told.append)
+    SessionEncoding(model, WORDS).encode(table, told.append)
     assert sum(told) == len(table)
 
 

@@ -33,7 +33,7 @@ from hypothesis import strategies as st
 
 from ai_detect.errors import CheckpointError
 from ai_detect.model_file import model_card, settings_of_checkpoint
-from ai_detect.pipeline import encoder_of_checkpoint
+from ai_detect.run_encoder import encoder_of_checkpoint
 from ai_detect.training.checkpoint import MANIFEST, PARTS, load_checkpoint, read_checkpoint
 from ai_detect.training.optimizer import AdamW
 

@@ -55,7 +55,7 @@ def use(pipeline: LogAnomalyPipeline, log: ParsedLog) -> None:
     scores = scored.scores
     assert np.isfinite(scores.score).all() and (scores.score >= 0).all() and (scores.score <= 1).all()
     assert (scores.p_value >= 0).all() and (scores.p_value <= 1).all()
-    pipeline.explain(scored, np.arange(len(scores)))
+    assert len(list(pipeline.explain(scored, np.arange(len(scores))))) == len(scores)
     pipeline.detection(scored)
     assert pipeline.identity.step >= 0 and isinstance(pipeline.card["history"]["rows"], list)
 

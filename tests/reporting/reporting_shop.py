@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import numpy as np
 
-from ai_detect.reporting.explain import explain_sessions
-from ai_detect.reporting.findings import ModelIdentity, build_findings, rank_anomalies, summarise
+from ai_detect.reporting.explain import Explainer, Explanation
+from ai_detect.reporting.findings import AnomalyTally, ModelIdentity, rank_anomalies
 from ai_detect.reporting.reference import ExplainContext
-from ai_detect.reporting.report import ScoredLog, rows_to_read
-from ai_detect.tables import NO_TIME, EventTable, ScoreTable, SequenceTable, SessionTable, SourceSpan
+from ai_detect.reporting.report import ScoredLog, described_log
+from ai_detect.reporting.spans import SessionSpans
+from ai_detect.reporting.summary import summarise
+from ai_detect.tables import NO_TIME, EventTable, Int64Array, ScoreTable, SequenceTable, SessionTable, SourceSpan
 
 TEMPLATES = (
     "request <*> received from <*>",
@@ -64,6 +67,19 @@ def sequence_table(sessions: list[Session]) -> SequenceTable:
     )
 
 
+def explain_sessions(
+    context: ExplainContext,
+    sequences: SequenceTable,
+    sessions: list[int],
+    *,
+    templates: tuple[str, ...] = (),
+    **how: Any,
+) -> dict[int, Explanation]:
+    """These sessions of a table, explained together."""
+    explainer = Explainer(context, how.pop("expected", None), templates)
+    return dict(zip(sessions, explainer.explain(sequences.take(np.array(sessions)), **how), strict=True))
+
+
 def shop_log(
     context: ExplainContext, sessions: list[Session], n_anomalies: int, *, timed: bool = True, text: str = ""
 ) -> ScoredLog:
@@ -96,26 +112,33 @@ def shop_log(
     raw = {"knn:counts": score * 3, "iforest:embedding": score / 2}
     p_values = {"knn:counts": p_value, "iforest:embedding": np.sqrt(p_value)}
     scores = ScoreTable(score, p_value, score >= 0.8, 0.8, raw, p_values)
-    explanations = explain_sessions(context, sequences, rank_anomalies(scores), templates=templates)
-    raw_lines = {int(row): [lines[row]] for row in rows_to_read(events, table, explanations, 50)}
     model = ModelIdentity("run-1", 300, "0123456789abcdef" * 2)
-    findings = build_findings(events, table, scores, explanations, raw_lines=raw_lines, model=model)
-    summary = summarise(
-        events,
-        table,
-        scores,
-        findings,
-        model=model,
-        detection={
-            "method": "ensemble",
-            "rule": "false_alarm_rate",
-            "asked": 0.002,
-            "false_alarm_rate": 0.002,
-            "n_calibration_sessions": 999,
-            "smallest_supported_rate": 0.001,
-            "training_suspects": None,
-        },
-        timings_s={"score": 1.25},
-        versions={"ai_detect": "0.1.0"},
-    )
-    return ScoredLog(events, table, scores, explanations, findings, raw_lines, summary)
+    ranked = rank_anomalies(scores)
+    explained = Explainer(context, templates=templates).explain(sequences.take(ranked))
+
+    def summary(spans: SessionSpans, tally: AnomalyTally) -> dict[str, object]:
+        return summarise(
+            events,
+            table,
+            spans,
+            scores,
+            tally,
+            model=model,
+            detection={
+                "method": "ensemble",
+                "rule": "false_alarm_rate",
+                "asked": 0.002,
+                "false_alarm_rate": 0.002,
+                "n_calibration_sessions": 999,
+                "smallest_supported_rate": 0.001,
+                "training_suspects": None,
+            },
+            timings_s={"score": 1.25},
+            versions={"ai_detect": "0.1.0"},
+        )
+
+    def read_lines(rows: Int64Array) -> dict[int, list[str]]:
+        return {row: [lines[row]] for row in rows.tolist()}
+
+    pairs = zip(ranked.tolist(), explained, strict=True)
+    return described_log(events, table, scores, ranked, pairs, read_lines, model, 50, summary)

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reporting_shop import N_KNOWN, Session, normal_session, sequence_table
+from reporting_shop import N_KNOWN, Session, explain_sessions, normal_session, sequence_table
 
 from ai_detect import artifacts
-from ai_detect.reporting.explain import Explanation, explain_session, explain_sessions
+from ai_detect.reporting.explain import Explanation, explain_session
 from ai_detect.reporting.learning import fit_context
 from ai_detect.reporting.reasons import Reason, ValueSurprise
 from ai_detect.reporting.reference import ExplainContext

@@ -11,10 +11,12 @@ import pytest
 from reporting_shop import N_KNOWN, Session, normal_session, shop_log
 
 from ai_detect import artifacts
-from ai_detect.reporting.findings import anomalies_jsonl, rank_anomalies, scores_csv, session_spans, severity
+from ai_detect.reporting.findings import AnomalyTally, rank_anomalies, severity
 from ai_detect.reporting.notes import data_quality_notes, drift_notes
 from ai_detect.reporting.reference import ExplainContext
 from ai_detect.reporting.report import ScoredLog
+from ai_detect.reporting.session_tables import scores_csv
+from ai_detect.reporting.spans import session_spans
 from ai_detect.tables import NO_TIME, EventTable, ScoreTable, SessionTable, SourceSpan
 
 KEYS = [
@@ -56,7 +58,7 @@ def log(context: ExplainContext) -> ScoredLog:
 
 
 def test_a_finding_has_the_keys_of_the_schema_in_its_order(log: ScoredLog) -> None:
-    finding = json.loads(anomalies_jsonl(log.findings).splitlines()[0])
+    finding = json.loads("".join(log.findings.jsonl()).splitlines()[0])
     assert list(finding) == [
         "schema_version",
         "session",
@@ -103,7 +105,7 @@ def test_a_finding_names_the_line(log: ScoredLog) -> None:
 
 
 def test_findings_and_the_table_agree(log: ScoredLog) -> None:
-    rows = list(csv.DictReader(io.StringIO(scores_csv(log.events, log.sessions, log.scores))))
+    rows = list(csv.DictReader(io.StringIO("".join(scores_csv(log.sessions, log.spans, log.scores)))))
     assert list(rows[0]) == [
         "session",
         "first_line",
@@ -167,16 +169,22 @@ def test_names_that_no_mask_covers_are_told(log: ScoredLog) -> None:
 
 def test_a_kind_of_anomaly_that_became_frequent_is_told() -> None:
     def finding(at: int, template: str) -> dict[str, object]:
-        return {"session": f"s{at}", "reasons": [{"kind": "missing", "template": template}]}
+        return {"session": f"s{at}", "severity": "low", "reasons": [{"kind": "missing", "template": template}]}
+
+    def notes(findings: list[dict[str, object]], n_sessions: int) -> list[str]:
+        tally = AnomalyTally()
+        for found in findings:
+            tally.add(found)
+        return drift_notes(tally, n_sessions)
 
     others = [finding(at, f"other {at}") for at in range(30)]
-    (told,) = drift_notes([*others, *(finding(100 + at, "flushed") for at in range(60))], 1000)
+    (told,) = notes([*others, *(finding(100 + at, "flushed") for at in range(60))], 1000)
     assert told.startswith("60 of 90 anomalies, 6 % of the sessions, are one kind, such as s100: if this is normal")
-    assert drift_notes([*others, *(finding(100 + at, "flushed") for at in range(60))], 2000) == []
-    assert drift_notes([finding(at, "flushed") for at in range(5)], 50) == []
-    (told,) = drift_notes([finding(at, f"other {at}") for at in range(30)], 100)
+    assert notes([*others, *(finding(100 + at, "flushed") for at in range(60))], 2000) == []
+    assert notes([finding(at, "flushed") for at in range(5)], 50) == []
+    (told,) = notes([finding(at, f"other {at}") for at in range(30)], 100)
     assert told.startswith("30 % of the sessions are over the threshold")
-    of_a_kind, as_a_whole = drift_notes([finding(at, f"kind {at % 10}") for at in range(900)], 1000)
+    of_a_kind, as_a_whole = notes([finding(at, f"kind {at % 10}") for at in range(900)], 1000)
     assert of_a_kind.startswith("90 of 900 anomalies, 9 % of the sessions, are one kind")
     assert as_a_whole.startswith("90 % of the sessions are over the threshold")
 
@@ -220,7 +228,7 @@ def test_undecodable_bytes_and_absent_scores_still_make_valid_files(log: ScoredL
     sessions = replace(log.sessions, keys=keys)
     absent = {name: np.full(len(log.scores), np.nan) for name in log.scores.raw}
     scores = replace(log.scores, raw=absent, p_values=absent)
-    text = scores_csv(log.events, sessions, scores)
+    text = "".join(scores_csv(sessions, log.spans, scores))
     text.encode()
     first = next(csv.DictReader(io.StringIO(text)))
     assert first["session"] == '=1+1\\xff\n,"'
@@ -229,6 +237,6 @@ def test_undecodable_bytes_and_absent_scores_still_make_valid_files(log: ScoredL
 
 def test_no_session_at_all(context: ExplainContext) -> None:
     log = shop_log(context, [], 0)
-    assert scores_csv(log.events, log.sessions, log.scores).count("\n") == 1
-    assert log.findings == []
+    assert "".join(scores_csv(log.sessions, log.spans, log.scores)).count("\n") == 1
+    assert len(log.findings) == 0
     assert log.summary["anomaly_rate"] == 0

@@ -19,9 +19,10 @@ import ai_detect.reporting
 from ai_detect.reporting import plots
 from ai_detect.reporting.evaluation_report import evaluation_html, evaluation_json, evaluation_markdown
 from ai_detect.reporting.excerpt import MAX_LINES, make_excerpt
+from ai_detect.reporting.findings import Findings
 from ai_detect.reporting.reasons import Reason
 from ai_detect.reporting.reference import ExplainContext
-from ai_detect.reporting.report import ScoredLog, alike_anomalies, detection_report
+from ai_detect.reporting.report import ScoredLog, detection_report
 from ai_detect.tables import NO_TIME
 
 VOID = {"meta", "input", "br", "link", "img"}
@@ -136,9 +137,9 @@ def test_only_our_own_script_may_run(page_text: str) -> None:
 
 def test_each_kind_of_anomaly_has_a_card_with_its_line_and_reason(log: ScoredLog, page_text: str) -> None:
     text = Page(page_text).text
-    groups = alike_anomalies(log.explanations)
+    groups = log.groups
     assert page_text.count("<article") == len(groups) < len(log.findings)
-    assert sorted(session for group in groups for session in group) == list(range(12))
+    assert sorted(place for group in groups for place in group) == list(range(12))
     assert "12 of 132 sessions need a look" in text
     assert "disk x" in text
     assert "is in none of 800 training sessions" in text
@@ -166,10 +167,10 @@ def test_text_of_the_log_is_shown_and_never_obeyed(context: ExplainContext) -> N
     sessions = replace(log.sessions, keys=tuple(key + HOSTILE for key in log.sessions.keys))
     hostile = replace(log, events=replace(events, templates=templates, sources=(source,)), sessions=sessions)
     summary = {**log.summary, "files": [{"file": source.path, "n_lines": 1, "n_bytes": 1}]}
-    findings = [
+    findings = Findings.of(
         {**finding, "session": finding["session"] + HOSTILE, "summary": "New: `x" + HOSTILE + "`"}
         for finding in log.findings
-    ]
+    )
     for text in (
         detection_report(replace(hostile, summary=summary, findings=findings)),
         evaluation_html({}, replace(hostile, summary=summary, findings=findings)),
@@ -194,14 +195,17 @@ def page_is_still_safe(page: Page) -> bool:
 
 def test_fifty_cards_stay_under_a_megabyte(context: ExplainContext) -> None:
     log = make_log(context, 60, text=" detail" * 20)
+    one = next(iter(log.explanations.values()))
     unlike = {
-        session: replace(
-            explanation, reasons=(Reason(("order", "gap", "count")[number // 23], number % 23, (0,), 5.0),)
-        )
-        for number, (session, explanation) in enumerate(log.explanations.items())
+        session: replace(one, reasons=(Reason(("order", "gap", "count")[place // 23], place % 23, (0,), 5.0),))
+        for place, session in enumerate(log.ranked.tolist())
     }
-    findings = [{**finding, "reasons": finding["reasons"] or log.findings[0]["reasons"]} for finding in log.findings]
-    text = detection_report(replace(log, explanations=unlike, findings=findings), top_k=50, history=HISTORY)
+    alone = [(place,) for place in range(len(log.ranked))]
+    findings = Findings.of(
+        {**finding, "reasons": finding["reasons"] or log.findings[0]["reasons"]} for finding in log.findings
+    )
+    unlike_log = replace(log, explanations=unlike, groups=alone, findings=findings)
+    text = detection_report(unlike_log, top_k=50, history=HISTORY)
     assert text.count("<article") == 50
     assert len(text.encode()) < 1_000_000
 
@@ -266,7 +270,7 @@ def evaluation(log: ScoredLog) -> dict[str, object]:
 def test_the_evaluation_page_tells_figures_baselines_and_the_oracle(log: ScoredLog) -> None:
     labels = np.where(np.arange(132) < 10, 1, np.where(np.arange(132) < 100, 0, -1)).astype(np.int8)
     embedding = np.random.default_rng(0).normal(size=(132, 8)).astype(np.float32)
-    page = Page(evaluation_html(evaluation(log), log, labels=labels, embedding=embedding))
+    page = Page(evaluation_html(evaluation(log), log, labels=labels, embedding=embedding.__getitem__))
     for text in (
         "Precision 90 %, recall 80 %",
         "all positive",
@@ -317,7 +321,7 @@ def test_figures_of_strange_values(width: float) -> None:
     plots.score_timeline(np.full(4, 0.2), np.zeros(4, bool), some, 0.5, {}, width)
     plots.alarm_trend(np.zeros(4, bool), some, np.full(4, -1, np.int8), width)
     plots.training_curves([], [5], width)
-    plots.embedding_map(np.ones((3, 1), np.float32), np.zeros(3, bool), width)
+    plots.embedding_map(np.ones((3, 1), np.float32).__getitem__, np.zeros(3, bool), width)
     plots.precision_recall([], 0.0, width)
     plots.methods_comparison({"a": {"f1": None}}, "f1", "F1", "a", width)
 

@@ -47,7 +47,7 @@ from ai_detect.encoder.dropout import dropout_masks
 from ai_detect.encoder.model import SessionEncoder
 from ai_detect.errors import Interrupted
 from ai_detect.parsing.template_miner import TemplateMiner
-from ai_detect.pipeline import encoder_of_checkpoint, untrained_encoder
+from ai_detect.run_encoder import encoder_of_checkpoint, untrained_encoder
 from ai_detect.tables import SequenceTable
 from ai_detect.training import encoder_task
 from ai_detect.training.checkpoint import PARTS

@@ -1,0 +1,55 @@
+"""What detect, parse and train write does not depend on how much of a log is worked on at once."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from support import SHOP_SESSION, Run, Shop
+
+from ai_detect import scratch, tables
+from ai_detect.cli import parse_command
+from ai_detect.reporting import session_tables
+from ai_detect.sequences import session_blocks
+
+TINY = (
+    (scratch, "BLOCK_ROWS", 5),
+    (scratch, "_SHORT_BYTES", 16),
+    (session_blocks, "MAX_SESSIONS", 3),
+    (session_blocks, "MAX_EVENTS", 16),
+    (tables, "_STRINGS_AT_ONCE", 2),
+    (tables, "_TEXT_AT_ONCE", 9),
+    (parse_command, "_ROWS", 4),
+    (session_tables, "_ROWS", 4),
+)
+
+
+def written(folder: Path) -> dict[str, str]:
+    """The files of a folder, without what the clock said."""
+    files = {path.name: path.read_text() for path in folder.iterdir()}
+    if "summary.json" in files:
+        summary = json.loads(files["summary.json"])
+        for name in summary.pop("timings_s"):
+            files["report.html"] = re.sub(f"<dt>{name}</dt><dd>[^<]*</dd>", "", files["report.html"])
+        files["summary.json"] = json.dumps(summary)
+    return files
+
+
+def test_files_are_the_same_whatever_the_blocks(
+    run: Run, shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands = {
+        "detect": ["detect", "--log_file", shop.test, "--model_dir", shop.model],
+        "parse": ["parse", "--log_file", shop.test, "--session_regex", SHOP_SESSION],
+    }
+    for name, command in commands.items():
+        assert run(*command, "--output_dir", tmp_path / f"{name}-whole").code == 0
+    for module, name, value in TINY:
+        monkeypatch.setattr(module, name, value)
+    for name, command in commands.items():
+        assert run(*command, "--output_dir", tmp_path / f"{name}-blocks").code == 0
+        whole, blocks = (written(tmp_path / f"{name}-{kind}") for kind in ("whole", "blocks"))
+        assert whole == blocks
+        assert len(whole) > 1
