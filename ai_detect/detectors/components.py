@@ -50,7 +50,7 @@ COMPONENTS = (
     Component("knn", "embedding", 0.5, prior_if_dirty=0.1),
     Component("ecod", "timing", 0.5),
     Component("tails", "numbers", 0.1, alone=0.2),
-    Component("tails", "words", 0.1, alone=0.1),
+    Component("tails", "words", 0.1, alone=0.2),
     Component("tails", "relations", 0.25),
     Component("tails", "novelty", 0.25),
     Component("tails", "order", 0.5),

@@ -42,7 +42,7 @@ DIRT = (0.03, 0.08)
 MODES = ("as it is", "dirtied")
 #: Weights that are tried, and how much better AUPRC must be for one more component.
 _WEIGHTS, _COST = (0.0, 0.1, 0.25, 0.5, 1.0, 1.5), 0.0005
-_SHARES = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5)
+_SHARES = (0.0, 0.1, 0.2, 0.3)
 _ROUNDS = 2
 _FUSION: FusionMethod = "static_weight"
 
