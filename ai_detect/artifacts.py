@@ -206,15 +206,6 @@ def first_problem(error: ValidationError) -> str:
     return f"{place!r:.100}: {first['msg']:.200}" if place else f"{first['msg']:.200}"
 
 
-def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Read a safetensors file; raises OSError, or ValueError with the path where it is not one."""
-    content = read_file(path)
-    try:
-        return parse_arrays(content)
-    except ValueError as error:
-        raise ValueError(f"{path} is not a safetensors file of this program ({error})") from error
-
-
 def check_array(
     name: str,
     array: np.ndarray,

@@ -128,18 +128,6 @@ class Explainer:
         return self._known_templates().nearest(self._templates[event]) if self._templates else None
 
 
-def explain_session(
-    context: ExplainContext,
-    ids: Int32Array,
-    gap_s: Float32Array,
-    surprise: Float32Array | None = None,
-    expected: Expected | None = None,
-) -> Explanation:
-    """Explain one session of event ids (n,), seconds before each event (n,) and, where a model gave it, -log p (n,)."""
-    events = ids.tolist()
-    return _explain(context, events, gap_s, surprise, expected, find_neighbours(context, events))
-
-
 def _explain(
     context: ExplainContext,
     ids: list[int],
@@ -147,8 +135,8 @@ def _explain(
     surprise: Float32Array | None,
     expected: Expected | None,
     neighbours: Neighbours | None,
-    nearest_template: Callable[[int], Nearest | None] = lambda event: None,
-    values: ValueSurprise | None = None,
+    nearest_template: Callable[[int], Nearest | None],
+    values: ValueSurprise | None,
 ) -> Explanation:
     reasons = [
         *novel_events(context, ids, nearest_template),

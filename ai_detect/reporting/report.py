@@ -61,7 +61,10 @@ class ScoredLog:
 
 
 class AlikeAnomalies:
-    """Anomalies with the same first reason, by their place among all: a page has one card for each group."""
+    """Anomalies with the same first reason, by their place among all: a page has one card for each group.
+
+    Those without any reason are like no other.
+    """
 
     def __init__(self, n_cards: int) -> None:
         self._n_cards = n_cards
@@ -72,7 +75,7 @@ class AlikeAnomalies:
     def add(self, session: int, explanation: Explanation) -> None:
         """Take the next one; the most abnormal come first."""
         first = explanation.reasons[0] if explanation.reasons else None
-        kind = None if first is None else (first.kind, first.event)
+        kind = ("session", session) if first is None else (first.kind, first.event)
         if kind not in self._groups and len(self._groups) < self._n_cards:
             self.explanations[session] = explanation
         self._groups.setdefault(kind, array("q")).append(self._n)

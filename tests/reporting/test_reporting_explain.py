@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from reporting_shop import N_KNOWN, Session, explain_sessions, normal_session, sequence_table
 
 from ai_detect import artifacts
-from ai_detect.reporting.explain import Explanation, explain_session
+from ai_detect.reporting.explain import Explanation
 from ai_detect.reporting.learning import fit_context
 from ai_detect.reporting.reasons import Reason, ValueSurprise
 from ai_detect.reporting.reference import ExplainContext
@@ -26,7 +26,7 @@ ANY_ORDER = ({14, 15, 16}, {2, 3})  # normal sessions hold these in either order
 def explain(context: ExplainContext, session: Session, surprise: list[float] | None = None) -> Explanation:
     table = sequence_table([session])
     told = None if surprise is None else np.array(surprise, np.float32)
-    return explain_session(context, table.session(0), table.gap_s, told)
+    return explain_sessions(context, table, [0], surprise=told)[0]
 
 
 def names(reason: Reason, kinds: set[str], places: set[int]) -> bool:
@@ -383,7 +383,7 @@ def test_state_survives_a_model_folder(context: ExplainContext, tmp_path) -> Non
     values, arrays = context.state()
     artifacts.write_arrays(tmp_path / "normal.safetensors", arrays)
     again = ExplainContext.from_state(
-        json.loads(json.dumps(values)), artifacts.read_arrays(tmp_path / "normal.safetensors")
+        json.loads(json.dumps(values)), artifacts.parse_arrays((tmp_path / "normal.safetensors").read_bytes())
     )
     session = ([0, 1, 7, N_KNOWN, 9, 9, 10, 6], [float("nan"), 0.1, 0.1, 0.1, 300.0, 0.1, 0.1, 0.1])
     assert explain(again, session).reasons == explain(context, session).reasons

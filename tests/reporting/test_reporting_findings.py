@@ -11,10 +11,12 @@ import pytest
 from reporting_shop import N_KNOWN, Session, normal_session, shop_log
 
 from ai_detect import artifacts
+from ai_detect.reporting.explain import Explanation
 from ai_detect.reporting.findings import AnomalyTally, rank_anomalies, severity
 from ai_detect.reporting.notes import data_quality_notes, drift_notes
+from ai_detect.reporting.reasons import Reason
 from ai_detect.reporting.reference import ExplainContext
-from ai_detect.reporting.report import ScoredLog
+from ai_detect.reporting.report import AlikeAnomalies, ScoredLog
 from ai_detect.reporting.session_tables import scores_csv
 from ai_detect.reporting.spans import session_spans
 from ai_detect.tables import NO_TIME, EventTable, ScoreTable, SessionTable, SourceSpan
@@ -240,3 +242,12 @@ def test_no_session_at_all(context: ExplainContext) -> None:
     assert "".join(scores_csv(log.sessions, log.spans, log.scores)).count("\n") == 1
     assert len(log.findings) == 0
     assert log.summary["anomaly_rate"] == 0
+
+
+def test_anomalies_without_a_reason_are_like_no_other() -> None:
+    alike = AlikeAnomalies(5)
+    late = Reason("gap", 3, (1,), 5.0, facts={"gap_s": 9.0, "usual_s": 1.0})
+    for session, reasons in enumerate([(late,), (), (late,), ()]):
+        alike.add(session, Explanation(reasons, np.zeros(2), None))
+    assert [list(group) for group in alike.groups] == [[0, 2], [1], [3]]
+    assert list(alike.explanations) == [0, 1, 3]
