@@ -13,7 +13,8 @@ import numpy as np
 from ai_detect.ingest.byte_dictionary import ByteDictionary
 from ai_detect.ingest.byte_regex import UnknownPattern
 from ai_detect.ingest.compiled import CAN_COMPILE, is_kept
-from ai_detect.ingest.header_columns import MessageBlock, read_columns, scan_lines
+from ai_detect.ingest.header_columns import MessageBlock, read_columns
+from ai_detect.ingest.line_scanner import scan_lines
 from ai_detect.ingest.messages import MessageReader
 from ai_detect.parsing.byte_masking import ByteMasker, mask_texts
 from ai_detect.parsing.events import MessageColumns, Messages
