@@ -34,7 +34,7 @@ class ByteDictionary:
     """The strings and their numbers; `arrays` is handed to compiled code, anew after each `grow`."""
 
     def __init__(self) -> None:
-        self.arrays = _empty(_FIRST_SLOTS, _FIRST_WORDS)
+        self.arrays = empty_dictionary(_FIRST_SLOTS, _FIRST_WORDS)
         self._buffer = np.zeros(1 << 10, np.uint64)
 
     def __len__(self) -> int:
@@ -69,7 +69,7 @@ class ByteDictionary:
         """Make room for at least as many strings, and bytes, as there are."""
         old = self.arrays
         n, n_words = (int(used) for used in old.used)
-        new = _empty(2 * len(old.slots), 2 * len(old.words))
+        new = empty_dictionary(2 * len(old.slots), 2 * len(old.words))
         for name in ("hashes", "begins", "lengths"):
             getattr(new, name)[:n] = getattr(old, name)[:n]
         new.words[:n_words] = old.words[:n_words]
@@ -78,7 +78,8 @@ class ByteDictionary:
         self.arrays = new
 
 
-def _empty(n_slots: int, n_words: int) -> DictionaryArrays:
+def empty_dictionary(n_slots: int, n_words: int) -> DictionaryArrays:
+    """A table for half as many strings as it has slots, a power of two."""
     half = n_slots // 2
     slots = scratch.zeros(n_slots, np.int32)
     slots[:] = -1
@@ -104,6 +105,30 @@ def _fill(slots: np.ndarray, hashes: np.ndarray, n: int) -> None:
 
 
 @compiled
+def _hash_of(words: np.ndarray, n_words: int, length: int) -> np.uint64:
+    """A hash of 64 bits, in four parts that do not wait for each other."""
+    a, b, c, d = np.uint64(length), np.uint64(1), np.uint64(2), np.uint64(3)
+    by_four = n_words & ~3
+    for i in range(0, by_four, 4):
+        a = _mixed(a, words[np.uint64(i)])
+        b = _mixed(b, words[np.uint64(i + 1)])
+        c = _mixed(c, words[np.uint64(i + 2)])
+        d = _mixed(d, words[np.uint64(i + 3)])
+    for i in range(by_four, n_words):
+        a = _mixed(a, words[np.uint64(i)])
+    if by_four:
+        a = _mixed(_mixed(_mixed(a, b), c), d)
+    a *= np.uint64(0x94D049BB133111EB)
+    return a ^ (a >> np.uint64(29))
+
+
+@compiled
+def _mixed(value: np.uint64, word: np.uint64) -> np.uint64:
+    value = (value ^ word) * np.uint64(0xBF58476D1CE4E5B9)
+    return value ^ (value >> np.uint64(32))
+
+
+@compiled
 def number_of(
     slots: np.ndarray,
     hashes: np.ndarray,
@@ -119,24 +144,17 @@ def number_of(
     apart at each call, which costs as much as the search.
     """
     n_words = (length + 7) >> 3
-    value = np.uint64(length) * np.uint64(0x9E3779B97F4A7C15)
-    for i in range(n_words):
-        value = (value ^ string[np.uint64(i)]) * np.uint64(0xBF58476D1CE4E5B9)
-        value ^= value >> np.uint64(32)
-    value *= np.uint64(0x94D049BB133111EB)
-    value ^= value >> np.uint64(29)
+    value = _hash_of(string, n_words, length)
     last = np.uint64(len(slots) - 1)
     slot = value & last
     while slots[slot] >= 0:
         number = slots[slot]
         if hashes[number] == value and lengths[number] == length:
             begin = begins[number]
-            same = True
+            differ = np.uint64(0)
             for i in range(n_words):
-                if words[np.uint64(begin + i)] != string[np.uint64(i)]:
-                    same = False
-                    break
-            if same:
+                differ |= words[np.uint64(begin + i)] ^ string[np.uint64(i)]
+            if differ == 0:
                 return int(number)
         slot = (slot + np.uint64(1)) & last
     number = used[0]

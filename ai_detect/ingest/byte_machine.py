@@ -20,6 +20,8 @@ STACK_ROWS = 4_096
 # Operations of a program.
 MATCH, SET, REPEAT, LAZY, SPLIT, JUMP, SAVE, PEEK, NOT_PEEK, PREV, NOT_PREV = range(11)
 LOOK, NOT_LOOK, LOOK_END, BEGIN, END, LINE_END, BOUNDARY, BACKREF, FAIL = range(11, 20)
+#: Operations whose first operand is a character class.
+OF_A_CLASS = (SET, REPEAT, LAZY, PEEK, NOT_PEEK, PREV, NOT_PREV, BOUNDARY)
 # Kinds of frames on the stack.
 _F_ALTERNATIVE, _F_UNDO, _F_REPEAT, _F_LAZY, _F_LOOK, _F_NOT_LOOK = range(6)
 

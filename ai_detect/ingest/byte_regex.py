@@ -27,17 +27,6 @@ else:
 _MAX_OPERATIONS = 4_096
 _MAX_BYTE = 256
 
-_OF_A_CLASS = (
-    machine.SET,
-    machine.REPEAT,
-    machine.LAZY,
-    machine.PEEK,
-    machine.NOT_PEEK,
-    machine.PREV,
-    machine.NOT_PREV,
-    machine.BOUNDARY,
-)
-
 
 class UnknownPattern(ValueError):
     """The pattern holds something that only `re` can match."""
@@ -81,7 +70,7 @@ def joined(patterns: Sequence[BytePattern]) -> tuple[Program, np.ndarray]:
         jumps = np.isin(code[:, 0], (machine.SPLIT, machine.JUMP, machine.LOOK, machine.NOT_LOOK))
         code[jumps, 1] += n_operations
         code[code[:, 0] == machine.SPLIT, 2] += n_operations
-        code[np.isin(code[:, 0], _OF_A_CLASS), 1] += n_sets
+        code[np.isin(code[:, 0], machine.OF_A_CLASS), 1] += n_sets
         code[code[:, 4] >= 0, 4] += n_sets
         codes.append(code)
         sets.append(pattern.program.sets)

@@ -11,8 +11,8 @@ from ai_detect.ingest.session_keys import SESSION_TOKEN
 #: A text grows where its key, of one byte at least, becomes SESSION_TOKEN.
 GROWTH = len(SESSION_TOKEN)
 IS_SPACE = np.array([byte < 128 and chr(byte).isspace() for byte in range(256)])
-_IS_ALNUM = np.array([byte < 128 and chr(byte).isalnum() for byte in range(256)])
-_TOKEN = np.frombuffer(SESSION_TOKEN.encode(), np.uint8).copy()
+IS_ALNUM = np.array([byte < 128 and chr(byte).isalnum() for byte in range(256)])
+TOKEN = np.frombuffer(SESSION_TOKEN.encode(), np.uint8).copy()
 EMPTY = np.frombuffer(EMPTY_TEXT.encode(), np.uint8).copy()
 
 
@@ -59,8 +59,8 @@ def put_text(
                 i += 1
                 continue
             after = i + n_key
-            inside = (_IS_ALNUM[head] and i > 0 and _IS_ALNUM[text[i - 1]]) or (
-                _IS_ALNUM[tail] and after < len(text) and _IS_ALNUM[text[after]]
+            inside = (IS_ALNUM[head] and i > 0 and IS_ALNUM[text[i - 1]]) or (
+                IS_ALNUM[tail] and after < len(text) and IS_ALNUM[text[after]]
             )
             if inside:
                 at += copy_bytes(text[done:after], out[at:])
@@ -69,7 +69,7 @@ def put_text(
                     after += 1
             else:
                 at += copy_bytes(text[done:i], out[at:])
-                at += copy_bytes(_TOKEN, out[at:])
+                at += copy_bytes(TOKEN, out[at:])
             i = done = after
         at += copy_bytes(text[done:], out[at:])
         # white space before the text goes last, as it decides whether the key stands at the beginning
@@ -85,19 +85,6 @@ def put_text(
     if at == first_out:
         at += copy_bytes(EMPTY, out[at:])
     return at
-
-
-@compiled
-def in_words(data: np.ndarray, begin: int, end: int, words: np.ndarray) -> None:
-    """Pack bytes into words, the first byte lowest, the last word padded with zeros."""
-    word = np.uint64(0)
-    for i in range(end - begin):
-        word |= np.uint64(data[begin + i]) << np.uint64(8 * (i & 7))
-        if i & 7 == 7:
-            words[i >> 3] = word
-            word = np.uint64(0)
-    if (end - begin) & 7:
-        words[(end - begin) >> 3] = word
 
 
 @compiled

@@ -89,7 +89,8 @@ class State(NamedTuple):
     counts: np.ndarray  # (3,) int64: blank lines, messages earlier than the one before, continuation lines
     last_clock: np.ndarray  # (1,) int64, of the line before, where times are clocks without a date
     last_row: np.ndarray  # (1,) int64, the line of the last message
-    words: np.ndarray  # (LONGEST_KEY // 8,) uint64, for the key
+    key_words: np.ndarray  # (LONGEST_KEY // 8,) uint64, for the key
+    key_bytes: np.ndarray  # uint8, the same
 
 
 def nothing_learned() -> Learned:
@@ -106,7 +107,8 @@ def nothing_learned() -> Learned:
 def first_state() -> State:
     """Where reading begins."""
     row, last_time, counts, last_clock, last_row = (np.zeros(n, np.int64) for n in (1, 1, 3, 1, 1))
-    return State(row, last_time, counts, last_clock, last_row, np.zeros(LONGEST_KEY // 8, np.uint64))
+    words = np.zeros(LONGEST_KEY // 8, np.uint64)
+    return State(row, last_time, counts, last_clock, last_row, words, words.view(np.uint8))
 
 
 def empty_columns(n_rows: int, n_bytes: int) -> Columns:

@@ -19,6 +19,7 @@ from ai_detect.ingest.byte_dictionary import ByteDictionary
 from ai_detect.ingest.byte_regex import UnknownPattern
 from ai_detect.ingest.byte_texts import EMPTY, GROWTH
 from ai_detect.ingest.column_arrays import (
+    KEY_BY_REGEX,
     KEY_GIVEN,
     LONGEST_LEVEL,
     MOST_LEVELS,
@@ -32,6 +33,7 @@ from ai_detect.ingest.column_arrays import (
     with_room,
 )
 from ai_detect.ingest.line_scanner import ALL_READ, FULL, KEYS_FULL, LONGEST_LINE, scan_lines
+from ai_detect.ingest.line_shapes import LineShapes, empty_line_shapes, forget_line_shapes
 from ai_detect.ingest.log_reader import LogSource, RawBlock, decode_line, log_series
 from ai_detect.ingest.messages import MAX_TEXT_CHARS, LineTaker, MessageBatch, MessageReader
 from ai_detect.ingest.timestamps import TimeShape, time_shape
@@ -84,8 +86,18 @@ class _ColumnReader:
         self._given = b""  # the key of all lines of the file that is read
         self._file_begin = 0  # the first message of the file that is read
         self._tails = tails_of(reader)
+        self._shapes = self._line_shapes()
         self._state = first_state()
         self._not_shown: bytes | None = None  # the last line that was read here, where Python does not know its clock
+
+    def _line_shapes(self) -> LineShapes:
+        """What will be known of lines by their shape, where finding it out each time would cost more."""
+        key, programs = self._session_key, []
+        if not self._layout.is_plain:
+            programs += [self._layout.program, self._tails.frame, self._tails.python_frame]
+        if key.kind == KEY_BY_REGEX and (programs or not key.is_anchored):
+            programs.append(key.program)
+        return empty_line_shapes(programs)
 
     def read(self) -> Iterator[MessageBlock]:
         reader = self._reader
@@ -114,6 +126,7 @@ class _ColumnReader:
         state.last_time[0] = NO_TIME
         state.counts[:] = 0
         for block in self._reader.raw_blocks(source):
+            forget_line_shapes(self._shapes)
             yield from self._read_block(block, taker, session_key)
         self._take_back(taker)
         taker.close()
@@ -136,6 +149,7 @@ class _ColumnReader:
             if not taker.is_joining:
                 status = scan_lines(
                     data, begins, ends, block.offset, block.first_line, self._layout, session_key, self._learned,
+                    self._shapes,
                     self._keys.arrays, self._tails, self._columns, state,
                 )  # fmt: skip
                 n_new = int(self._columns.used[0]) - before

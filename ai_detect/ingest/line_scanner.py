@@ -8,8 +8,9 @@ from __future__ import annotations
 import numpy as np
 
 from ai_detect.ingest.byte_dictionary import NO_ROOM, DictionaryArrays, number_of
-from ai_detect.ingest.byte_machine import GAVE_UP, NO_MATCH, match_at, search
-from ai_detect.ingest.byte_texts import EMPTY, GROWTH, IS_SPACE, in_words, joined_text, put_text
+from ai_detect.ingest.byte_machine import GAVE_UP, NO_MATCH, match_at
+from ai_detect.ingest.byte_shapes import LONGEST_SHAPE, NO_SHAPE, shape_number
+from ai_detect.ingest.byte_texts import EMPTY, GROWTH, IS_SPACE, TOKEN, joined_text, put_text
 from ai_detect.ingest.column_arrays import (
     KEY_BY_FIELD,
     KEY_BY_REGEX,
@@ -22,80 +23,36 @@ from ai_detect.ingest.column_arrays import (
     Tails,
 )
 from ai_detect.ingest.compiled import any_bits, compiled, copy_bytes
+from ai_detect.ingest.line_fields import key_in, put_key, time_of
+from ai_detect.ingest.line_shapes import (
+    CUT,
+    CUT_ANEW,
+    CUT_KEY,
+    FIRST,
+    HEAD,
+    HEAD_END,
+    HEADER,
+    IS_FRAME,
+    IS_PYTHON_FRAME,
+    KEY,
+    KEY_END,
+    KIND,
+    LEVEL,
+    NO_HEADER,
+    NOTHING,
+    REST,
+    REST_END,
+    TIME,
+    TIME_END,
+    LineShapes,
+    put_cut,
+)
 from ai_detect.ingest.messages import MAX_TEXT_CHARS
-from ai_detect.ingest.timestamps import HALF_DAY
 from ai_detect.tables import NO_SESSION, NO_TIME
 
 #: Longer lines are left to Python.
 LONGEST_LINE = 1 << 16
 ALL_READ, LEFT, FULL, KEYS_FULL = range(4)
-
-
-@compiled
-def _time_of(
-    data: np.ndarray,
-    begin: int,
-    end: int,
-    text: np.ndarray,
-    is_digit: np.ndarray,
-    numbers: np.ndarray,
-    last_clock: np.ndarray,
-) -> int:
-    """The time of a text that differs from the one learned in the digits of its clock alone; NO_TIME for another, and
-    where a clock without a date falls back by half a day, which begins another day.
-    """
-    length = numbers[0]
-    if length == 0 or end - begin != length:
-        return NO_TIME
-    for i in range(length):
-        byte = data[begin + i]
-        if is_digit[i]:
-            if byte < 48 or byte > 57:
-                return NO_TIME
-        elif byte != text[i]:
-            return NO_TIME
-    hour, minute, second, fraction = begin + numbers[1], begin + numbers[2], begin + numbers[3], begin + numbers[4]
-    hours = (data[hour] - 48) * 10 + data[hour + 1] - 48
-    minutes = (data[minute] - 48) * 10 + data[minute + 1] - 48
-    seconds = (data[second] - 48) * 10 + data[second + 1] - 48
-    if hours > 24 or minutes > 59 or seconds > 60:
-        return NO_TIME
-    parts = 0
-    for i in range(fraction, fraction + numbers[5]):
-        parts = parts * 10 + data[i] - 48
-    clock = np.int64(hours * 3600 + minutes * 60 + seconds) * 1_000_000_000 + np.int64(parts) * numbers[6]
-    if numbers[8]:
-        if clock < max(last_clock[0], numbers[9]) - HALF_DAY:
-            return NO_TIME
-        last_clock[0] = clock
-    return int(numbers[7] + clock)
-
-
-@compiled
-def _key_in(
-    code: np.ndarray,
-    sets: np.ndarray,
-    captures: np.ndarray,
-    stack: np.ndarray,
-    first: np.ndarray,
-    is_anchored: bool,
-    n_groups: int,
-    data: np.ndarray,
-    begin: int,
-    end: int,
-) -> tuple[int, int]:
-    """Where the key stands that `session_keys.find_by_regex` finds in a line; (0, 0) for none, (GAVE_UP, 0)."""
-    found, after = search(code, sets, captures, stack, first, is_anchored, data, begin, end)
-    if found == GAVE_UP:
-        return GAVE_UP, 0
-    if found < 0:
-        return 0, 0
-    if n_groups == 0:
-        return found, after
-    for group in range(1, n_groups + 1):
-        if captures[2 * group] >= 0:
-            return captures[2 * group], captures[2 * group + 1]
-    return 0, 0
 
 
 @compiled
@@ -108,6 +65,7 @@ def scan_lines(
     layout: Layout,
     session_key: SessionKey,
     learned: Learned,
+    shapes: LineShapes,
     keys: DictionaryArrays,
     tails: Tails,
     columns: Columns,
@@ -135,7 +93,9 @@ def scan_lines(
     _, level_words, level_lengths, level_index, n_levels = learned
     joins, (f_code, f_sets, f_captures, f_stack), (p_code, p_sets, p_captures, p_stack), tail, scratch = tails
     out_offset, out_line, out_time, out_level, out_session, out_begin, out_end, out, used = columns
-    state_row, state_time, state_counts, state_clock, state_last_row, words = state
+    state_row, state_time, state_counts, state_clock, state_last_row, words, word_bytes = state
+    has_shapes, before, shape_words, shape_bytes, dictionary, all_found = shapes
+    s_slots, s_hashes, s_begins, s_lengths, s_words, s_used = dictionary
     # as it was before the last message, where this call has read its first line
     message_row, message_bytes, message_time, message_clock, row_before = -1, 0, 0, 0, 0
     n_blank, n_early, n_continuation = 0, 0, 0
@@ -149,37 +109,59 @@ def scan_lines(
             break
         if end > begin and data[end - 1] == 13:
             end -= 1
-        if any_bits(data[begin:end]) >= 128:
-            status = LEFT
-            break
+        shape, known = NO_SHAPE, NOTHING
+        if has_shapes and 0 < end - begin <= LONGEST_SHAPE:
+            shape = shape_number(
+                data, begin, end, before, shape_words, shape_bytes, s_slots, s_hashes, s_begins, s_lengths, s_words,
+                s_used,
+            )  # fmt: skip
+        found = all_found[max(shape, 0)]
+        if shape >= 0:
+            known = found[KIND]
         blank = begin
-        while blank < end and IS_SPACE[data[blank]]:
-            blank += 1
-        if blank == end:
-            state_counts[0] += 1
-            row += 1
-            continue
+        if known == NOTHING:
+            if any_bits(data[begin:end]) >= 128:
+                status = LEFT
+                break
+            while blank < end and IS_SPACE[data[blank]]:
+                blank += 1
+            if blank == end:
+                state_counts[0] += 1
+                row += 1
+                continue
+        elif known == NO_HEADER:
+            blank += found[FIRST]
         if used[0] >= len(out_offset) or used[1] + (end - begin + len(scratch)) * GROWTH > len(out):
             status = FULL
             break
         time, level = NO_TIME, np.int8(0)
+        time_begin, time_end = begin, begin
         text_begin, text_end = begin, end
+        is_kept = shape >= 0 and known == NOTHING
         if not is_plain:
-            matched = match_at(code, sets, captures, stack, 0, data, begin, end, begin, True)
+            if known == NOTHING:
+                matched = match_at(code, sets, captures, stack, 0, data, begin, end, begin, True)
+            else:
+                matched = end if known == HEADER else NO_MATCH
             if matched == NO_MATCH and joins and message_row >= 0:
                 if not in_tail:
                     in_tail, after_python_frame, n_tail = True, False, 0
                 state_counts[2] += 1
                 last = used[0] - 1
-                if kind == KEY_BY_REGEX and out_session[last] == NO_SESSION:
-                    key_begin, key_end = _key_in(
-                        key_code, key_sets, key_captures, key_stack, key_first, is_anchored, n_groups, data, begin, end
-                    )
+                key_begin, key_end = begin, begin
+                if kind == KEY_BY_REGEX and (known == NOTHING or out_session[last] == NO_SESSION):
+                    if known == NOTHING:
+                        key_begin, key_end = key_in(
+                            key_code, key_sets, key_captures, key_stack, key_first, is_anchored, n_groups, data, begin,
+                            end,
+                        )  # fmt: skip
+                    else:
+                        key_begin, key_end = begin + found[KEY], begin + found[KEY_END]
                     if key_begin == GAVE_UP or key_end - key_begin > 8 * len(words):
                         status = LEFT
                         break
-                    if key_end > key_begin:
-                        in_words(data, key_begin, key_end, words)
+                    if key_end > key_begin and out_session[last] == NO_SESSION:
+                        put_key(data[key_begin:key_end], word_bytes)
                         session = number_of(
                             slots, hashes, key_begins, key_lengths, key_words, n_keys, words, key_end - key_begin
                         )
@@ -191,8 +173,14 @@ def scan_lines(
                 if after_python_frame and blank >= begin + 4 and any_bits(data[begin : begin + 4]) == 32:
                     after_python_frame = False  # the source line that Python shows below a frame
                     continue
-                is_python = match_at(p_code, p_sets, p_captures, p_stack, 0, data, begin, end, begin, False)
-                is_frame = match_at(f_code, f_sets, f_captures, f_stack, 0, data, begin, end, begin, False)
+                if known == NOTHING:
+                    is_python = match_at(p_code, p_sets, p_captures, p_stack, 0, data, begin, end, begin, False)
+                    is_frame = match_at(f_code, f_sets, f_captures, f_stack, 0, data, begin, end, begin, False)
+                    if shape >= 0 and is_python != GAVE_UP and is_frame != GAVE_UP:
+                        found[KIND], found[IS_FRAME], found[IS_PYTHON_FRAME] = NO_HEADER, is_frame >= 0, is_python >= 0
+                        found[KEY], found[KEY_END], found[FIRST] = key_begin - begin, key_end - begin, blank - begin
+                else:
+                    is_frame, is_python = found[IS_FRAME] - 1, found[IS_PYTHON_FRAME] - 1  # -1 is NO_MATCH
                 after_python_frame = is_python >= 0
                 if is_frame >= 0:
                     continue
@@ -229,17 +217,19 @@ def scan_lines(
                 out_end[last] = used[1] = text_after
                 in_tail = False
             clock_before = state_clock[0]
-            time = _time_of(
-                data, captures[2 * time_group], captures[2 * time_group + 1], time_text, is_clock_digit, time_numbers,
-                state_clock,
-            )  # fmt: skip
+            time_begin, time_end = captures[2 * time_group], captures[2 * time_group + 1]
+            if known == HEADER:
+                time_begin, time_end = begin + found[TIME], begin + found[TIME_END]
+            time = time_of(data, time_begin, time_end, time_text, is_clock_digit, time_numbers, state_clock)
             if time == NO_TIME:
                 status = LEFT
                 break
-            if level_group >= 0 and captures[2 * level_group] >= 0:
+            if known == HEADER:
+                level = np.int8(found[LEVEL])
+            elif level_group >= 0 and captures[2 * level_group] >= 0:
                 level_begin = captures[2 * level_group]
                 length = captures[2 * level_group + 1] - level_begin
-                known = -1
+                word = -1
                 for i in range(n_levels[0]):
                     if level_lengths[i] == length:
                         same = True
@@ -248,26 +238,33 @@ def scan_lines(
                                 same = False
                                 break
                         if same:
-                            known = i
+                            word = i
                             break
-                if known < 0:
+                if word < 0:
                     status = LEFT
                     break
-                level = level_index[known]
+                level = level_index[word]
+                for i in range(length):
+                    is_kept = is_kept and not 48 <= data[level_begin + i] <= 57
             elif priority_group >= 0 and captures[2 * priority_group] >= 0:
                 priority = 0
                 for i in range(captures[2 * priority_group], captures[2 * priority_group + 1]):
                     priority = priority * 10 + data[i] - 48
                 level = syslog[priority & 7]
+                is_kept = False
             text_begin, text_end = captures[2 * content_group], captures[2 * content_group + 1]
         else:
             clock_before = state_clock[0]
+        if known == HEADER:
+            text_begin, text_end = begin + found[HEAD], begin + found[HEAD_END]
         if text_end - text_begin > MAX_TEXT_CHARS:
             status = LEFT
             break
-        key_begin, key_end = 0, 0
-        if kind == KEY_BY_REGEX:
-            key_begin, key_end = _key_in(
+        key_begin, key_end = begin, begin
+        if known == HEADER:
+            key_begin, key_end = begin + found[KEY], begin + found[KEY_END]
+        elif kind == KEY_BY_REGEX:
+            key_begin, key_end = key_in(
                 key_code, key_sets, key_captures, key_stack, key_first, is_anchored, n_groups, data, begin, end
             )
         elif kind == KEY_BY_FIELD and captures[2 * key_group] >= 0:
@@ -280,17 +277,28 @@ def scan_lines(
         if kind == KEY_GIVEN:
             session = given
         elif n_key > 0:
-            in_words(data, key_begin, key_end, words)
+            put_key(data[key_begin:key_end], word_bytes)
             session = number_of(slots, hashes, key_begins, key_lengths, key_words, n_keys, words, n_key)
             if session == NO_ROOM:
                 status = KEYS_FULL
                 break
         begins_text = kind == KEY_BY_REGEX and key_begin - begin == (end - begin) - (text_end - text_begin)
         text_at = used[1]
-        text_after = put_text(data, text_begin, text_end, key_begin, key_end, begins_text, out, text_at)
+        if known == HEADER and found[CUT] != CUT_ANEW:
+            text_after = text_at + copy_bytes(data[text_begin:text_end], out[text_at:])
+            if found[CUT] == CUT_KEY:
+                text_after += copy_bytes(TOKEN, out[text_after:])
+                text_after += copy_bytes(data[begin + found[REST] : begin + found[REST_END]], out[text_after:])
+        else:
+            text_after = put_text(data, text_begin, text_end, key_begin, key_end, begins_text, out, text_at)
         if text_after - text_at + text_end - text_begin > MAX_TEXT_CHARS:  # it may be cut before blanks go
             status = LEFT
             break
+        if is_kept:
+            found[KIND], found[LEVEL] = HEADER, level
+            found[TIME], found[TIME_END] = time_begin - begin, time_end - begin
+            found[KEY], found[KEY_END] = key_begin - begin, key_end - begin
+            put_cut(data, begin, text_begin, text_end, key_begin, key_end, begins_text, found)
         message_row, message_bytes, message_time, message_clock = row, text_at, state_time[0], clock_before
         n_blank, n_early, n_continuation = state_counts[0], state_counts[1], state_counts[2]
         row_before = state_last_row[0]

@@ -15,11 +15,13 @@ import numpy as np
 from ai_detect.ingest.byte_dictionary import NO_ROOM, ByteDictionary, DictionaryArrays, number_of
 from ai_detect.ingest.byte_machine import GAVE_UP, Program, match_at
 from ai_detect.ingest.byte_regex import UnknownPattern, byte_pattern, joined
+from ai_detect.ingest.byte_shapes import LONGEST_SHAPE, NO_SHAPE, shape_number
 from ai_detect.ingest.compiled import any_bits, compiled, copy_bytes
 from ai_detect.parsing.byte_kinds import ALNUM, KINDS, run_end
-from ai_detect.parsing.byte_values import value_of
+from ai_detect.parsing.byte_values import known_value, value_of
 from ai_detect.parsing.default_masks import default_match
 from ai_detect.parsing.masking import DEFAULT_MASKS, Masks
+from ai_detect.parsing.text_shapes import NOT_KNOWN, VARIES, TextShapes, empty_shapes, forget_shapes, keep_masks
 from ai_detect.parsing.values import PACKED, MaskedValues, packed
 from ai_detect.tables import MAX_VALUES, Int32Array, Int64Array
 
@@ -56,18 +58,20 @@ class MaskedColumns(NamedTuple):
 
 
 class ByteMasker:
-    """Masks texts given as bytes. Raises UnknownPattern where the masks are such that only `re` can apply them."""
+    """Masks texts given as bytes; masked texts are numbered in `texts`. Raises UnknownPattern where the masks are such
+    that only `re` can apply them.
+    """
 
-    def __init__(self, masks: Masks) -> None:
+    def __init__(self, masks: Masks, texts: ByteDictionary) -> None:
         self._masks = masks
+        self._texts = texts
         self._is_default = masks == DEFAULT_MASKS
         self._arrays = _mask_arrays(masks)
+        self._shapes = empty_shapes([self._arrays.program])
         longest = int(np.diff(self._arrays.name_offsets).max())
         self._buffer = np.zeros(_LONGEST_TEXT * longest // 8 + 2, np.uint64)
 
-    def mask(
-        self, data: np.ndarray, begins: Int64Array, ends: Int64Array, texts: ByteDictionary
-    ) -> tuple[Int32Array, MaskedValues]:
+    def mask(self, data: np.ndarray, begins: Int64Array, ends: Int64Array) -> tuple[Int32Array, MaskedValues]:
         """Numbers of the masked texts of `data[begins[i]:ends[i]]`, which are UTF-8 with surrogates passed, and what
         their first `MAX_VALUES` masks stand for.
         """
@@ -79,30 +83,29 @@ class ByteMasker:
             np.empty(n * MAX_VALUES, np.uint32),
             np.zeros(2, np.int64),
         )
+        forget_shapes(self._shapes)
         while True:
             status = mask_texts(
-                self._arrays, self._is_default, data, begins, ends, texts.arrays, self._buffer,
+                self._arrays, self._shapes, self._is_default, data, begins, ends, self._texts.arrays, self._buffer,
                 self._buffer.view(np.uint8), columns,
             )  # fmt: skip
             if status == _DONE:
                 break
             if status == _FULL:
-                texts.grow()
+                self._texts.grow()
             else:
-                self._mask_one(data, begins, ends, texts, columns)
+                self._mask_one(data, begins, ends, columns)
         n_values = columns.used[1]
         values = MaskedValues.of_columns(columns.counts, columns.number[:n_values], columns.key[:n_values])
         return columns.text, values
 
-    def _mask_one(
-        self, data: np.ndarray, begins: Int64Array, ends: Int64Array, texts: ByteDictionary, columns: MaskedColumns
-    ) -> None:
+    def _mask_one(self, data: np.ndarray, begins: Int64Array, ends: Int64Array, columns: MaskedColumns) -> None:
         """The text that compiled code left."""
         row, n_values = (int(used) for used in columns.used)
         text = data[begins[row] : ends[row]].tobytes().decode("utf-8", "surrogatepass")
         masked, originals = self._masks.mask(text)
         values = np.frombuffer(packed(originals[:MAX_VALUES]), PACKED)
-        columns.text[row] = texts.number(masked.encode("utf-8", "surrogatepass"))
+        columns.text[row] = self._texts.number(masked.encode("utf-8", "surrogatepass"))
         columns.counts[row] = len(values)
         columns.number[n_values : n_values + len(values)] = values["number"]
         columns.key[n_values : n_values + len(values)] = values["key"]
@@ -142,6 +145,7 @@ def _mask_arrays(masks: Masks) -> MaskArrays:
 @compiled
 def mask_texts(
     masks: MaskArrays,
+    shapes: TextShapes,
     is_default: bool,
     data: np.ndarray,
     begins: np.ndarray,
@@ -158,67 +162,106 @@ def mask_texts(
     (code, sets, captures, stack), entries, names, name_offsets, first, marks_of, needs, begins_mask = masks
     slots, hashes, text_begins, text_lengths, words, n_texts = texts
     out_text, out_counts, out_number, out_key, used = columns
+    has_shapes, before, shape_words, shape_bytes, dictionary, shape_text, first_mask, shape_masks = shapes[:8]
+    mask_begins, mask_ends, mask_pattern, mask_kind, n_kept = shapes[8:]
+    s_slots, s_hashes, s_begins, s_lengths, s_words, s_used = dictionary
     n_patterns = len(entries)
     for row in range(used[0], len(begins)):
         begin, end = begins[row], ends[row]
-        if end - begin > _LONGEST_TEXT:
-            return _LEFT
-        text = data[begin:end]
-        if any_bits(text) >= 128:
-            return _LEFT
-        marks = np.uint64(0)
-        for i in range(len(text)):
-            marks |= marks_of[text[i]]
-        if marks & _OPENS:
-            for i in range(len(text) - 1):
-                if text[i] == 60 and begins_mask[text[i + 1]]:  # <
-                    return _LEFT
-        live = 0
-        for k in range(n_patterns):
-            if needs[k] & ~marks == 0:
-                live |= 1 << k
         n_values, first_value = 0, used[1]
         at, copied, length = begin, begin, 0
-        while at < end:
-            byte = data[np.uint64(at)]
-            is_word = KINDS[byte] & ALNUM
-            candidates = int(first[byte]) & live
-            if candidates == 0 or (at > begin and KINDS[data[np.uint64(at - 1)]] & ALNUM):
-                at = run_end(data, at, end, ALNUM) if is_word else at + 1
-                continue
-            found, pattern = -1, candidates
-            if is_default:
-                found, pattern = default_match(data, at, end, candidates)
-            if found < 0:
-                candidates = pattern
-                found = 0
-                for k in range(n_patterns):
-                    if candidates >> k & 1:
-                        found = match_at(code, sets, captures, stack, entries[k], data, begin, end, at, False)
-                        if found == GAVE_UP:
-                            return _LEFT
-                        if found >= 0:
-                            pattern = k
-                            break
-            if found <= 0:
-                at = run_end(data, at, end, ALNUM) if is_word else at + 1
-                continue
-            length += copy_bytes(data[copied:at], out[length:])
-            length += copy_bytes(names[name_offsets[pattern] : name_offsets[pattern + 1]], out[length:])
-            if n_values < MAX_VALUES:
-                is_known, number, key = value_of(data, at, found)
-                if not is_known:
-                    return _LEFT
-                out_number[first_value + n_values] = number
-                out_key[first_value + n_values] = key
-                n_values += 1
-            at = copied = found
-        length += copy_bytes(data[copied:end], out[length:])
-        for i in range(length, (length + 7) & ~7):
-            out[i] = 0
-        masked = number_of(slots, hashes, text_begins, text_lengths, words, n_texts, out_words, length)
-        if masked == NO_ROOM:
-            return _FULL
+        masked, shape = NOT_KNOWN, NO_SHAPE
+        if has_shapes and 0 < end - begin <= LONGEST_SHAPE:
+            shape = shape_number(
+                data, begin, end, before, shape_words, shape_bytes, s_slots, s_hashes, s_begins, s_lengths, s_words,
+                s_used,
+            )  # fmt: skip
+        if shape >= 0 and shape_text[shape] != NOT_KNOWN:
+            masked = shape_text[shape]
+            for mask in range(first_mask[shape], first_mask[shape] + shape_masks[shape]):
+                found, last = begin + mask_begins[mask], begin + mask_ends[mask]
+                if n_values < MAX_VALUES:
+                    is_known, number, key = known_value(data, found, last, mask_kind[mask])
+                    if not is_known:
+                        return _LEFT
+                    out_number[first_value + n_values] = number
+                    out_key[first_value + n_values] = key
+                    n_values += 1
+                if masked == VARIES:
+                    pattern = mask_pattern[mask]
+                    length += copy_bytes(data[copied:found], out[length:])
+                    length += copy_bytes(names[name_offsets[pattern] : name_offsets[pattern + 1]], out[length:])
+                    copied = last
+        else:
+            if end - begin > _LONGEST_TEXT:
+                return _LEFT
+            text = data[begin:end]
+            if any_bits(text) >= 128:
+                return _LEFT
+            marks = np.uint64(0)
+            for i in range(len(text)):
+                marks |= marks_of[text[i]]
+            if marks & _OPENS:
+                for i in range(len(text) - 1):
+                    if text[i] == 60 and begins_mask[text[i + 1]]:  # <
+                        return _LEFT
+            live = 0
+            for k in range(n_patterns):
+                if needs[k] & ~marks == 0:
+                    live |= 1 << k
+            n_masks, n_before = 0, n_kept[0]
+            while at < end:
+                byte = data[np.uint64(at)]
+                is_word = KINDS[byte] & ALNUM
+                candidates = int(first[byte]) & live
+                if candidates == 0 or (at > begin and KINDS[data[np.uint64(at - 1)]] & ALNUM):
+                    at = run_end(data, at, end, ALNUM) if is_word else at + 1
+                    continue
+                found, pattern = -1, candidates
+                if is_default:
+                    found, pattern = default_match(data, at, end, candidates)
+                if found < 0:
+                    candidates = pattern
+                    found = 0
+                    for k in range(n_patterns):
+                        if candidates >> k & 1:
+                            found = match_at(code, sets, captures, stack, entries[k], data, begin, end, at, False)
+                            if found == GAVE_UP:
+                                return _LEFT
+                            if found >= 0:
+                                pattern = k
+                                break
+                if found <= 0:
+                    at = run_end(data, at, end, ALNUM) if is_word else at + 1
+                    continue
+                length += copy_bytes(data[copied:at], out[length:])
+                length += copy_bytes(names[name_offsets[pattern] : name_offsets[pattern + 1]], out[length:])
+                if n_values < MAX_VALUES:
+                    is_known, number, key = value_of(data, at, found)
+                    if not is_known:
+                        return _LEFT
+                    out_number[first_value + n_values] = number
+                    out_key[first_value + n_values] = key
+                    n_values += 1
+                if n_before + n_masks < len(mask_begins):
+                    mask = n_before + n_masks
+                    mask_begins[mask], mask_ends[mask], mask_pattern[mask] = at - begin, found - begin, pattern
+                n_masks += 1
+                at = copied = found
+        if masked < 0:
+            length += copy_bytes(data[copied:end], out[length:])
+            for i in range(length, (length + 7) & ~7):
+                out[i] = 0
+            number_here = number_of(slots, hashes, text_begins, text_lengths, words, n_texts, out_words, length)
+            if number_here == NO_ROOM:
+                return _FULL
+            if shape >= 0 and masked == NOT_KNOWN and n_before + n_masks <= len(mask_begins):
+                shape_text[shape] = keep_masks(
+                    data, begin, end, n_masks, number_here, n_before, mask_begins, mask_ends, mask_kind
+                )
+                first_mask[shape], shape_masks[shape] = n_before, n_masks
+                n_kept[0] += n_masks
+            masked = number_here
         out_text[row] = masked
         out_counts[row] = n_values
         used[0] += 1

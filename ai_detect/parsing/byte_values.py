@@ -10,14 +10,88 @@ from ai_detect.parsing.byte_kinds import DIGIT, KINDS, run_end
 _POWERS = 10.0 ** np.arange(23)
 
 
-def _crc_table() -> np.ndarray:
+#: Bytes that are hashed at once.
+_AT_ONCE = 16
+_ALL_BITS = np.uint32(0xFFFFFFFF)
+#: What is known of values from another of the same shape: nothing, a whole number, an address with a port, a word.
+ANY_VALUE, INTEGER, PORT, WORD = range(4)
+#: Digits of which a double holds every number.
+_EXACT_DIGITS = 15
+
+
+def _crc_tables() -> np.ndarray:
+    """What a byte with n bytes after it adds to a CRC-32, (n, byte): added up, they take no turns."""
+    tables = np.zeros((_AT_ONCE, 256), np.uint32)
     table = np.arange(256, dtype=np.uint32)
     for _ in range(8):
         table = np.where(table & 1, (table >> 1) ^ np.uint32(0xEDB88320), table >> 1).astype(np.uint32)
-    return table
+    tables[0] = table
+    for n in range(1, _AT_ONCE):
+        tables[n] = (tables[n - 1] >> 8) ^ table[tables[n - 1] & 255]
+    return tables
 
 
-_CRC = _crc_table()
+_CRC = _crc_tables()
+
+
+@compiled
+def hash_bytes(data: np.ndarray, begin: int, end: int) -> int:
+    """`values.hash_of` of UTF-8."""
+    crc = _ALL_BITS
+    at = begin
+    while end - at >= 4:
+        n = min(end - at, _AT_ONCE)
+        total = np.uint32(0)
+        for i in range(4):
+            total ^= _CRC[np.uint64(n - 1 - i), (np.uint32(data[np.uint64(at + i)]) ^ crc) & np.uint32(255)]
+            crc >>= np.uint32(8)
+        for i in range(4, n):
+            total ^= _CRC[np.uint64(n - 1 - i), data[np.uint64(at + i)]]
+        crc = total
+        at += n
+    for i in range(at, end):
+        crc = _CRC[0, (np.uint32(data[i]) ^ crc) & np.uint32(255)] ^ (crc >> np.uint32(8))
+    return int(crc ^ _ALL_BITS)
+
+
+@compiled
+def kind_of_value(data: np.ndarray, begin: int, end: int) -> int:
+    """What is known of values that differ from this one in digits alone."""
+    first_digit = begin + (data[begin] == 43 or data[begin] == 45)  # + -
+    digits_end = run_end(data, first_digit, end, DIGIT)
+    if digits_end == end and first_digit == begin and end - begin <= _EXACT_DIGITS:
+        return INTEGER
+    colon = begin
+    while colon < end and data[colon] != 58:
+        colon += 1
+    _, number, _ = value_of(data, begin, end)
+    if not np.isnan(number):
+        is_clock = run_end(data, colon + 1, end, DIGIT) < end
+        return PORT if colon < end and not is_clock else ANY_VALUE
+    return WORD if colon < end or digits_end == first_digit else ANY_VALUE
+
+
+@compiled
+def known_value(data: np.ndarray, begin: int, end: int, kind: int) -> tuple[bool, float, int]:
+    """`value_of` bytes of a known kind."""
+    if kind == ANY_VALUE:
+        return value_of(data, begin, end)
+    number = np.nan
+    word_end = end
+    if kind == INTEGER:
+        whole = np.int64(0)
+        for i in range(begin, end):
+            whole = whole * 10 + (np.int64(data[np.uint64(i)]) - 48)
+        number = np.float64(whole)
+    elif kind == PORT:
+        port, scale = np.int64(0), np.int64(1)
+        word_end = end - 1
+        while data[np.uint64(word_end)] != 58:
+            port += scale * (np.int64(data[np.uint64(word_end)]) - 48)
+            scale *= 10
+            word_end -= 1
+        number = np.float64(port)
+    return True, number, hash_bytes(data, begin, word_end)
 
 
 @compiled
@@ -128,7 +202,4 @@ def value_of(data: np.ndarray, begin: int, end: int) -> tuple[bool, float, int]:
                     number = number * _POWERS[exponent] if exponent > 0 else number / _POWERS[-exponent]
                 if negative:
                     number = -number
-    key = np.uint32(0xFFFFFFFF)
-    for i in range(begin, word_end):
-        key = _CRC[(key ^ np.uint32(data[i])) & np.uint32(255)] ^ (key >> np.uint32(8))
-    return True, number, int(key ^ np.uint32(0xFFFFFFFF))
+    return True, number, hash_bytes(data, begin, word_end)

@@ -80,10 +80,10 @@ def masking_of(
 ) -> Callable[[MessageBlock], tuple[Int32Array, MaskedValues]]:
     """What gives the masked texts of a block by number, and their values."""
     try:
-        masker = ByteMasker(miner.masks)
+        masker = ByteMasker(miner.masks, texts)
     except UnknownPattern:
         return lambda block: _masked_by_miner(block, miner, texts)
-    return lambda block: masker.mask(block.data, block.begins, block.ends, texts)
+    return lambda block: masker.mask(block.data, block.begins, block.ends)
 
 
 def _masked_by_miner(
