@@ -30,7 +30,7 @@ def told_apart_before(programs: Sequence[Program]) -> np.ndarray | None:
     for program in programs:
         code, sets = program.code, program.sets
         digits = sets[:, _ZERO : _NINE + 1]
-        apart: np.ndarray = digits.any(axis=1) & ~digits.all(axis=1)
+        apart = np.logical_and(digits.any(axis=1), ~digits.all(axis=1))
         for at, (operation, number) in enumerate(code[:, :2].tolist()):
             if operation == machine.BACKREF:
                 return None

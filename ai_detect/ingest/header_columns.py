@@ -138,9 +138,9 @@ class _ColumnReader:
     def _read_block(self, block: RawBlock, taker: LineTaker, session_key: SessionKey) -> Iterator[MessageBlock]:
         counters, state = self._reader.counters, self._state
         data = np.frombuffer(block.content, np.uint8)
-        newlines = np.flatnonzero(data == 10)
-        begins = np.concatenate([np.zeros(1, np.int64), newlines + 1])
-        ends = np.append(newlines, len(data))
+        n_lines = block.n_lines
+        begins, ends = np.zeros(n_lines, np.int64), np.full(n_lines, len(data), np.int64)
+        begins[1:], ends[:-1] = block.newlines + 1, block.newlines
         state.row[0] = 0
         burst, taken_at = 1, -1
         while state.row[0] < len(begins):

@@ -24,14 +24,18 @@ from pathlib import Path
 from types import FrameType
 from typing import BinaryIO
 
+import numpy as np
+
 from ai_detect.errors import DataError, Interrupted
 from ai_detect.ingest.byte_stream import ByteStream, byte_order_encoding, open_bytes, open_text
+from ai_detect.tables import Int64Array
 
 logger = logging.getLogger(__name__)
 
 MAX_LINE_BYTES = 1 << 20
 _BLOCK_BYTES = 1 << 18
 _FETCH_BYTES = 1 << 23
+_NEWLINE = 10
 _COMPRESSED_SUFFIXES = (".gz", ".zst", ".bz2", ".xz")
 _BINARY_MAGIC = (
     b"\x7fELF",
@@ -78,11 +82,16 @@ class RawBlock:
     """Neighbouring whole lines of one file as stored (UTF-16 and UTF-32 as UTF-8), without the last newline."""
 
     first_line: int  # from 1
-    n_lines: int
     offset: int  # bytes, in the decompressed content
     content: bytes
+    newlines: Int64Array  # where they stand in the content
     encoding: str
     stored_bytes: int  # read so far of the file as it is stored
+
+    @property
+    def n_lines(self) -> int:
+        """How many lines there are."""
+        return len(self.newlines) + 1
 
 
 def find_sources(spec: str | Path) -> list[LogSource]:
@@ -140,9 +149,9 @@ def read_raw_blocks(source: LogSource, encoding: str = "utf-8") -> Generator[Raw
     with open_text(source.file, source.path, encoding) as (content, stored, encoding):
         line = 1
         for start, chunk in _whole_lines(content):
-            n_lines = chunk.count(b"\n") + 1
-            yield RawBlock(line, n_lines, start, chunk, encoding, stored.tell())
-            line += n_lines
+            newlines = np.flatnonzero(np.frombuffer(chunk, np.uint8) == _NEWLINE)
+            yield RawBlock(line, start, chunk, newlines, encoding, stored.tell())
+            line += len(newlines) + 1
 
 
 def read_blocks(source: LogSource, encoding: str = "utf-8") -> Generator[LineBlock, None, None]:
