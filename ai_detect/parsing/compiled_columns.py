@@ -7,6 +7,7 @@ fast.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import numpy as np
 
@@ -43,7 +44,8 @@ def read_messages(reader: MessageReader, miner: TemplateMiner, learns: bool) -> 
         columns.append(block.offset, block.line, block.timestamp, text, block.session, block.level, values)
     if learner is not None:
         learner.flush()
-    return columns.messages(StringColumn.of_bytes(texts), StringColumn.of_bytes(keys))
+    messages = columns.messages(StringColumn.of_bytes(texts), StringColumn.of_bytes(keys))
+    return replace(messages, is_compiled=True)
 
 
 def blocks_of(reader: MessageReader, keys: ByteDictionary) -> Iterator[MessageBlock]:

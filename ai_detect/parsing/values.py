@@ -58,7 +58,7 @@ _PACK = [Struct("<" + "dI" * n).pack for n in range(MAX_VALUES + 1)]
 _BLOCK = 1 << 14
 #: Words of one template that are remembered.
 _MOST_WORDS = 1 << 12
-_LARGEST = float(np.finfo(np.float32).max)
+LARGEST = float(np.finfo(np.float32).max)
 
 
 def number_and_word(text: str) -> tuple[float, str]:
@@ -287,4 +287,4 @@ def _mix(left: UInt64Array, right: UInt64Array) -> UInt64Array:
 
 def _float32(numbers: Float64Array) -> Float32Array:
     """Numbers as float32, NaN where they do not fit."""
-    return np.where(np.abs(numbers) <= _LARGEST, numbers, np.nan).astype(np.float32)
+    return np.where(np.abs(numbers) <= LARGEST, numbers, np.nan).astype(np.float32)

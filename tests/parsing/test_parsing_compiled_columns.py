@@ -18,7 +18,7 @@ from ai_detect.ingest.log_reader import find_sources
 from ai_detect.ingest.messages import MessageReader
 from ai_detect.parsing import compiled_columns, events
 from ai_detect.parsing.compiled_columns import read_messages
-from ai_detect.parsing.events import Messages, read_plainly
+from ai_detect.parsing.events import Messages, event_table, read_plainly
 from ai_detect.parsing.masking import Masks
 from ai_detect.parsing.template_miner import TemplateMiner
 
@@ -51,6 +51,13 @@ def same(spec: str | Path, miner: TemplateMiner | None = None, **values: Any) ->
         assert (readers[1].counters, readers[1].files) == (readers[0].counters, readers[0].files)
         assert fast.to_json() == plain.to_json()
         plain.freeze()
+        fast.freeze()
+        tables = [event_table(messages, readers[0], plain) for messages in (expected, found)]
+        assert events.event_table(found, readers[1], fast).templates == tables[0].templates
+        for name in ("event_id", "offset"):
+            np.testing.assert_array_equal(getattr(tables[1], name), getattr(tables[0], name))
+        for name in ("offsets", "number", "key"):
+            np.testing.assert_array_equal(getattr(tables[1].values, name), getattr(tables[0].values, name))
         state = plain.to_json()
     return found
 
