@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ai_detect import scratch
-from ai_detect.ingest.compiled import compiled
+from ai_detect.ingest.compiled import compiled, inlined
 
 #: The number of a string for which there is no room: `ByteDictionary.grow` and try again.
 NO_ROOM = -1
@@ -105,8 +105,9 @@ def _fill(slots: np.ndarray, hashes: np.ndarray, n: int) -> None:
 
 
 @compiled
-def _hash_of(words: np.ndarray, n_words: int, length: int) -> np.uint64:
-    """A hash of 64 bits, in four parts that do not wait for each other."""
+def hash_of(words: np.ndarray, length: int) -> np.uint64:
+    """A hash of 64 bits of so many bytes, in four parts that do not wait for each other."""
+    n_words = (length + 7) >> 3
     a, b, c, d = np.uint64(length), np.uint64(1), np.uint64(2), np.uint64(3)
     by_four = n_words & ~3
     for i in range(0, by_four, 4):
@@ -143,8 +144,25 @@ def number_of(
     where it is new and there is none for it. The first six are a `DictionaryArrays`; a tuple of arrays would be taken
     apart at each call, which costs as much as the search.
     """
+    value = hash_of(string, length)
+    return number_of_hashed(slots, hashes, begins, lengths, words, used, string, length, value, True)
+
+
+@inlined
+def number_of_hashed(
+    slots: np.ndarray,
+    hashes: np.ndarray,
+    begins: np.ndarray,
+    lengths: np.ndarray,
+    words: np.ndarray,
+    used: np.ndarray,
+    string: np.ndarray,
+    length: int,
+    value: np.uint64,
+    adds: bool,
+) -> int:
+    """`number_of` a string whose `hash_of` is known; NO_ROOM for a new one too where it `adds` none."""
     n_words = (length + 7) >> 3
-    value = _hash_of(string, n_words, length)
     last = np.uint64(len(slots) - 1)
     slot = value & last
     while slots[slot] >= 0:
@@ -158,7 +176,7 @@ def number_of(
                 return int(number)
         slot = (slot + np.uint64(1)) & last
     number = used[0]
-    if number >= len(begins) or used[1] + n_words > len(words):
+    if not adds or number >= len(begins) or used[1] + n_words > len(words):
         return NO_ROOM
     slots[slot] = number
     hashes[number] = value

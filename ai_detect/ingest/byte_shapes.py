@@ -12,14 +12,15 @@ from collections.abc import Sequence
 import numpy as np
 
 from ai_detect.ingest import byte_machine as machine
-from ai_detect.ingest.byte_dictionary import number_of
+from ai_detect.ingest.byte_dictionary import NO_ROOM, hash_of, number_of_hashed
 from ai_detect.ingest.byte_machine import Program
 from ai_detect.ingest.compiled import compiled, inlined
 
 #: Longer texts have no shape: they are seldom seen twice.
 LONGEST_SHAPE = 1_024
 #: A text without a shape.
-NO_SHAPE = -1
+NO_SHAPE = NO_ROOM
+_SEEN_BITS = 12
 _ZERO, _NINE, _ANY_DIGIT = 48, 57, np.uint8(49)
 _NO_BYTE = 255
 
@@ -70,9 +71,11 @@ def shape_number(
     lengths: np.ndarray,
     strings: np.ndarray,
     used: np.ndarray,
+    seen: np.ndarray,
 ) -> int:
-    """The number of the shape of `data[begin:end]`, which is not empty, in a `ByteDictionary` (the last six);
-    NO_ROOM where it is new and there is none for it. `out` is the bytes of `words`, in which the shape is put together.
+    """The number of the shape of `data[begin:end]`, which is not empty, in a `ByteDictionary` (the six before the
+    last); NO_SHAPE where there is no room for it, or it is seen for the first time, as most shapes are that are seen
+    once. `out` is the bytes of `words`, in which the shape is put together; `seen` are hashes of late.
     """
     length = end - begin
     put_shape(data[begin : end - 1], data[begin + 1 : end], before, out)
@@ -80,4 +83,13 @@ def shape_number(
     out[length - 1] = _ANY_DIGIT if _ZERO <= last <= _NINE else last
     for i in range(length, (length + 7) & ~7):
         out[i] = 0
-    return int(number_of(slots, hashes, begins, lengths, strings, used, words, length))
+    value = hash_of(words, length)
+    place = value >> np.uint64(64 - _SEEN_BITS)
+    adds = seen[place] == value
+    seen[place] = value
+    return number_of_hashed(slots, hashes, begins, lengths, strings, used, words, length, value, adds)
+
+
+def nothing_seen() -> np.ndarray:
+    """Hashes of shapes that were seen, which new ones take the places of."""
+    return np.zeros(1 << _SEEN_BITS, np.uint64)

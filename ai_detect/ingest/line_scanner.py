@@ -94,7 +94,7 @@ def scan_lines(
     joins, (f_code, f_sets, f_captures, f_stack), (p_code, p_sets, p_captures, p_stack), tail, scratch = tails
     out_offset, out_line, out_time, out_level, out_session, out_begin, out_end, out, used = columns
     state_row, state_time, state_counts, state_clock, state_last_row, words, word_bytes = state
-    has_shapes, before, shape_words, shape_bytes, dictionary, all_found = shapes
+    has_shapes, before, shape_words, shape_bytes, dictionary, seen, all_found = shapes
     s_slots, s_hashes, s_begins, s_lengths, s_words, s_used = dictionary
     # as it was before the last message, where this call has read its first line
     message_row, message_bytes, message_time, message_clock, row_before = -1, 0, 0, 0, 0
@@ -113,7 +113,7 @@ def scan_lines(
         if has_shapes and 0 < end - begin <= LONGEST_SHAPE:
             shape = shape_number(
                 data, begin, end, before, shape_words, shape_bytes, s_slots, s_hashes, s_begins, s_lengths, s_words,
-                s_used,
+                s_used, seen,
             )  # fmt: skip
         found = all_found[max(shape, 0)]
         if shape >= 0:

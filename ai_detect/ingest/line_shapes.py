@@ -9,7 +9,7 @@ import numpy as np
 
 from ai_detect.ingest.byte_dictionary import DictionaryArrays, empty_dictionary
 from ai_detect.ingest.byte_machine import Program
-from ai_detect.ingest.byte_shapes import LONGEST_SHAPE, told_apart_before
+from ai_detect.ingest.byte_shapes import LONGEST_SHAPE, nothing_seen, told_apart_before
 from ai_detect.ingest.byte_texts import IS_ALNUM, IS_SPACE
 from ai_detect.ingest.compiled import compiled
 
@@ -33,6 +33,7 @@ class LineShapes(NamedTuple):
     words: np.ndarray  # uint64, where a shape is put together
     bytes: np.ndarray  # uint8, the same
     dictionary: DictionaryArrays
+    seen: np.ndarray  # uint64, of `nothing_seen`
     found: np.ndarray  # (n, 11) int32
 
 
@@ -47,6 +48,7 @@ def empty_line_shapes(programs: Sequence[Program]) -> LineShapes:
         words,
         words.view(np.uint8),
         empty_dictionary(2 * n, n_words),
+        nothing_seen(),
         np.zeros((n, REST_END + 1), np.int32),
     )
 

@@ -162,8 +162,8 @@ def mask_texts(
     (code, sets, captures, stack), entries, names, name_offsets, first, marks_of, needs, begins_mask = masks
     slots, hashes, text_begins, text_lengths, words, n_texts = texts
     out_text, out_counts, out_number, out_key, used = columns
-    has_shapes, before, shape_words, shape_bytes, dictionary, shape_text, first_mask, shape_masks = shapes[:8]
-    mask_begins, mask_ends, mask_pattern, mask_kind, n_kept = shapes[8:]
+    has_shapes, before, shape_words, shape_bytes, dictionary, seen, shape_text, first_mask, shape_masks = shapes[:9]
+    mask_begins, mask_ends, mask_pattern, mask_kind, n_kept = shapes[9:]
     s_slots, s_hashes, s_begins, s_lengths, s_words, s_used = dictionary
     n_patterns = len(entries)
     for row in range(used[0], len(begins)):
@@ -174,7 +174,7 @@ def mask_texts(
         if has_shapes and 0 < end - begin <= LONGEST_SHAPE:
             shape = shape_number(
                 data, begin, end, before, shape_words, shape_bytes, s_slots, s_hashes, s_begins, s_lengths, s_words,
-                s_used,
+                s_used, seen,
             )  # fmt: skip
         if shape >= 0 and shape_text[shape] != NOT_KNOWN:
             masked = shape_text[shape]

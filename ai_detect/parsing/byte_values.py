@@ -8,6 +8,8 @@ from ai_detect.ingest.compiled import compiled
 from ai_detect.parsing.byte_kinds import DIGIT, KINDS, run_end
 
 _POWERS = 10.0 ** np.arange(23)
+#: Powers of ten beyond which a whole number of 19 digits, and so its value, is no float32, or 0.
+_MOST_EXPONENT, _LEAST_EXPONENT = 38, -70
 
 
 #: Bytes that are hashed at once.
@@ -96,7 +98,10 @@ def known_value(data: np.ndarray, begin: int, end: int, kind: int) -> tuple[bool
 
 @compiled
 def value_of(data: np.ndarray, begin: int, end: int) -> tuple[bool, float, int]:
-    """`values.number_and_word` and `values.hash_of` of ASCII bytes: whether they can be told here, number, hash."""
+    """`values.number_and_word` and `values.hash_of` of ASCII bytes: whether they can be told here, number, hash.
+
+    The number is right as a float32.
+    """
     number = np.nan
     word_end = end
     colon = begin
@@ -195,7 +200,11 @@ def value_of(data: np.ndarray, begin: int, end: int) -> tuple[bool, float, int]:
                 if n_digits > 19 or (n_digits == 19 and exponent != 0):
                     return False, 0.0, 0
                 number = np.float64(digits)
-                if exponent != 0 and digits != 0:
+                if digits != 0 and exponent > _MOST_EXPONENT:
+                    number = np.inf
+                elif digits != 0 and exponent < _LEAST_EXPONENT:
+                    number = 0.0
+                elif exponent != 0 and digits != 0:
                     # one correctly rounded operation on exact numbers, as a decimal is read
                     if digits >= np.uint64(1 << 53) or not -22 <= exponent <= 22:
                         return False, 0.0, 0

@@ -9,7 +9,7 @@ import numpy as np
 
 from ai_detect.ingest.byte_dictionary import DictionaryArrays, empty_dictionary
 from ai_detect.ingest.byte_machine import Program
-from ai_detect.ingest.byte_shapes import LONGEST_SHAPE, told_apart_before
+from ai_detect.ingest.byte_shapes import LONGEST_SHAPE, nothing_seen, told_apart_before
 from ai_detect.ingest.compiled import compiled
 from ai_detect.parsing.byte_kinds import DIGIT, KINDS
 from ai_detect.parsing.byte_values import kind_of_value
@@ -29,6 +29,7 @@ class TextShapes(NamedTuple):
     words: np.ndarray  # uint64, where a shape is put together
     bytes: np.ndarray  # uint8, the same
     dictionary: DictionaryArrays
+    seen: np.ndarray  # uint64, of `nothing_seen`
     text: np.ndarray  # (n,) int32: the number of the masked text, NOT_KNOWN or VARIES
     first: np.ndarray  # (n,) int32
     n_masks: np.ndarray  # (n,) int32
@@ -53,6 +54,7 @@ def empty_shapes(programs: Sequence[Program]) -> TextShapes:
         words,
         words.view(np.uint8),
         empty_dictionary(2 * n, _MOST_BYTES // 8 if before is not None else 0),
+        nothing_seen(),
         np.full(n, NOT_KNOWN, np.int32),
         np.zeros(n, np.int32),
         np.zeros(n, np.int32),

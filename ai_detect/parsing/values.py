@@ -154,22 +154,24 @@ class SlotPlan:
 
         `words` splits a text as the templates were split; `written` finds the masks in one.
         """
-        slots: list[_Slot] = []
+        slots: list[float] = []
         n_slots: list[int] = []
         known: dict[str, _TemplateSlots] = {}
         for text, template in zip(texts, templates, strict=True):
             begin = len(slots)
             if template is None or WILDCARD not in template:
-                slots += [(at, 1, 0, False, 1.0) for at in range(min(len(written.findall(text)), MAX_VALUES))]
+                n_masks = min(len(written.findall(text)), MAX_VALUES)
+                slots += [number for at in range(n_masks) for number in (at, 1, 0, 0, 1.0)]
             else:
                 if (of_template := known.get(template)) is None:
                     of_template = known[template] = _TemplateSlots(template.split(), written)
-                slots += of_template.of(text, words(text))[:MAX_VALUES]
-            n_slots.append(len(slots) - begin)
+                slots += of_template.of(text, words(text))[: MAX_VALUES * _N_COLUMNS]
+            n_slots.append((len(slots) - begin) // _N_COLUMNS)
         offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(np.array(n_slots, np.int64))])
-        columns = tuple(zip(*slots, strict=True)) or ((), (), (), (), ())
+        # one list of plain numbers: Python's collector of garbage would look at a million tuples again and again
+        columns = np.array(slots, np.float64).reshape(-1, _N_COLUMNS).T
         dtypes = (np.int64, np.int64, np.uint64, np.bool_, np.float64)
-        return cls(offsets, *(np.array(column, dtype) for column, dtype in zip(columns, dtypes, strict=True)))
+        return cls(offsets, *(column.astype(dtype) for column, dtype in zip(columns, dtypes, strict=True)))
 
     def fill(self, text: Int32Array, values: MaskedValues) -> ValueTable:
         """The values of messages in their slots; `text` says which text each message is."""
@@ -217,8 +219,8 @@ class SlotPlan:
         return _float32(number), hashes.astype(np.uint32).view(np.int32)
 
 
-#: First mask, number of masks, hash of the word, whether it is a wildcard's, number or unit: a row of `SlotPlan`.
-_Slot = tuple[int, int, int, bool, float]
+#: Numbers of a slot: first mask, number of masks, hash of the word, whether it is a wildcard's, number or unit.
+_N_COLUMNS = 5
 
 
 class _TemplateSlots:
@@ -238,22 +240,22 @@ class _TemplateSlots:
                 n_masks += self._count(word)
         self._n_last = n_masks
 
-    def of(self, text: str, words: Sequence[str]) -> list[_Slot]:
-        """The slots of a text of these words; none where a mask is split between words, as extra delimiters may have
-        it.
+    def of(self, text: str, words: Sequence[str]) -> list[float]:
+        """The slots of a text of these words, `_N_COLUMNS` numbers each; none where a mask is split between words, as
+        extra delimiters may have it.
         """
         if len(words) != self._n_words:
             raise ValueError("the text is not of this template")
-        slots: list[_Slot] = []
+        slots: list[float] = []
         at = 0
         for place, n_before in self._wildcards:
-            slots += [(at + nth, 1, 0, False, 1.0) for nth in range(n_before)]
+            slots += [number for nth in range(n_before) for number in (at + nth, 1, 0, 0, 1.0)]
             at += n_before
             word = words[place]
             n_masks, word_hash, number = self._words.get(word) or self._word(word)
-            slots.append((at, n_masks, word_hash, True, number))
+            slots += (at, n_masks, word_hash, 1, number)
             at += n_masks
-        slots += [(at + nth, 1, 0, False, 1.0) for nth in range(self._n_last)]
+        slots += [number for nth in range(self._n_last) for number in (at + nth, 1, 0, 0, 1.0)]
         at += self._n_last
         # every mask begins with "<", which seldom stands for anything else
         return slots if at == text.count("<") or at == len(self._written.findall(text)) else []
