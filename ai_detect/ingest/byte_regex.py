@@ -57,7 +57,7 @@ def byte_pattern(pattern: re.Pattern[str], groups: bool = True) -> BytePattern:
         raise UnknownPattern("the pattern is nested too deeply") from error
     _look_ahead(code, sets)
     captures = np.full(2 * tree.state.groups if groups else 0, -1, np.int64)
-    program = Program(code, sets, captures, np.zeros((machine.STACK_ROWS, 4), np.int64))
+    program = Program(code, sets, captures, np.empty((machine.STACK_ROWS, 4), np.int64))
     return BytePattern(program, _first(code, sets), needs, bool(code[0, 0] == machine.BEGIN), tree.getwidth()[0])
 
 

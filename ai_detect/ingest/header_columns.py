@@ -107,7 +107,8 @@ class _ColumnReader:
         for index, source in enumerate(reader.sources):
             if log_series(source.path) != series:
                 series, scan = log_series(source.path), reader.format.new_scanner()
-                self._learned = self._learned._replace(time=TimeShape.none())
+                if not self._learned.time.is_whole:
+                    self._learned = self._learned._replace(time=TimeShape.none())
                 self._not_shown = None
             with reader.reading(source.path):
                 yield from self._blocks(source, reader.line_taker(index, scan))
@@ -128,9 +129,10 @@ class _ColumnReader:
         for block in self._reader.raw_blocks(source):
             forget_line_shapes(self._shapes)
             yield from self._read_block(block, taker, session_key)
-        self._take_back(taker)
-        taker.close()
-        self._put(taker)
+        if taker.batch.text:
+            self._take_back(taker)
+            taker.close()
+            self._put(taker)
         counters.n_blank += int(state.counts[0])
         counters.n_out_of_order += int(state.counts[1])
         counters.n_continuation += int(state.counts[2])

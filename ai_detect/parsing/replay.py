@@ -60,7 +60,7 @@ class DrainReplay:
         n_before = len(self._drain.id_to_cluster)
         self._make_room()
         at = 0
-        while (at := int(_repeat(texts, at, self._decisions, clusters))) < len(texts):
+        while (at := int(_repeat(texts, at, *self._decisions, clusters))) < len(texts):
             clusters[at] = self._decide(int(texts[at]))
             at += 1
         self._on_growth(n_before)
@@ -223,9 +223,19 @@ def _best_template(templates: np.ndarray, words: np.ndarray) -> tuple[int, int, 
 
 
 @compiled
-def _repeat(texts: np.ndarray, begin: int, decisions: Decisions, clusters: np.ndarray) -> int:
-    """Repeat decisions from `begin` on; returns the first row that Drain must decide, or the number of rows."""
-    cluster, leaf, version, current, n_lines = decisions
+def _repeat(
+    texts: np.ndarray,
+    begin: int,
+    cluster: np.ndarray,
+    leaf: np.ndarray,
+    version: np.ndarray,
+    current: np.ndarray,
+    n_lines: np.ndarray,
+    clusters: np.ndarray,
+) -> int:
+    """Repeat `Decisions` from `begin` on; returns the first row that Drain must decide, or the number of rows. A tuple
+    of arrays would cost more than a decision to hand over.
+    """
     for row in range(begin, len(texts)):
         text = texts[row]
         if leaf[text] < 0 or current[leaf[text]] != version[text]:

@@ -233,6 +233,21 @@ def test_a_clock_without_a_date_goes_on_through_rotated_files(tmp_path: Path) ->
     assert rows[-1][2] > 2 * 86_400 * 10**9
 
 
+def test_every_log_begins_a_time_of_its_own(tmp_path: Path) -> None:
+    """What was learned of a date holds in the next log where it names its year."""
+    (tmp_path / "logs").mkdir()
+    for name, days in (("a", ("Dec 31", "Jan  1")), ("b", ("Jan  1", "Jan  2")), ("c", ("Jan  2",))):
+        lines = [f"{day} 10:00:0{i} host app[1]: said {i}" for day in days for i in range(4)]
+        write(tmp_path / "logs", "\n".join(lines), f"{name}.log")
+    rows = same(tmp_path / "logs", log_format="syslog")
+    assert [row[2] // (365 * 86_400 * 10**9) for row in rows] == [0] * 4 + [1] * 4 + [0] * 12
+    (tmp_path / "years").mkdir()
+    for name in "abc":
+        lines = [HADOOP.format(clock=f"1{i}:00:00", level="INFO", text=f"\u00e9 {name}"[i % 2 :]) for i in range(9)]
+        write(tmp_path / "years", "\n".join([*lines, TRACE]), f"{name}.log")
+    same(tmp_path / "years", log_format="hadoop", session_by_file=True)
+
+
 @pytest.mark.parametrize("joins", [True, False])
 def test_a_day_that_begins_before_a_line_without_header(tmp_path: Path, joins: bool) -> None:
     """The last header that Python read counts, although other lines that it read come after it."""
