@@ -75,6 +75,7 @@ class Columns(NamedTuple):
     timestamp: np.ndarray
     level: np.ndarray
     session: np.ndarray
+    shape: np.ndarray
     begins: np.ndarray
     ends: np.ndarray
     data: np.ndarray
@@ -116,7 +117,7 @@ def empty_columns(n_rows: int, n_bytes: int) -> Columns:
     wide = [np.empty(n_rows, np.int64) for _ in range(4)]
     return Columns(
         wide[0], np.empty(n_rows, np.int32), wide[1], np.empty(n_rows, np.int8), np.empty(n_rows, np.int32),
-        wide[2], wide[3], np.empty(n_bytes, np.uint8), np.zeros(2, np.int64),
+        np.empty(n_rows, np.int32), wide[2], wide[3], np.empty(n_bytes, np.uint8), np.zeros(2, np.int64),
     )  # fmt: skip
 
 
@@ -126,7 +127,7 @@ def with_room(columns: Columns, n_rows: int, n_bytes: int) -> Columns:
         return columns
     new = empty_columns(max(len(columns.offset), 2 * n_rows), max(len(columns.data), 2 * n_bytes))
     n, used_bytes = (int(used) for used in columns.used)
-    for column, former in zip(new[:7], columns[:7], strict=True):
+    for column, former in zip(new[:8], columns[:8], strict=True):
         column[:n] = former[:n]
     new.data[:used_bytes] = columns.data[:used_bytes]
     new.used[:] = columns.used

@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import codecs
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from ai_detect.ingest.byte_dictionary import ByteDictionary
+from ai_detect.ingest.byte_machine import Program
 from ai_detect.ingest.byte_regex import UnknownPattern
+from ai_detect.ingest.byte_shapes import NO_SHAPE
 from ai_detect.ingest.byte_texts import EMPTY, GROWTH
 from ai_detect.ingest.column_arrays import (
     KEY_BY_REGEX,
@@ -55,6 +57,8 @@ class MessageBlock:
     timestamp: Int64Array  # ns since the epoch, UTC; NO_TIME where absent
     level: Int8Array  # index into tables.LEVELS
     session: Int32Array  # number of the key; NO_SESSION where there is none
+    shape: Int32Array  # texts of one shape differ in nothing but digits; NO_SHAPE where nothing is known of it
+    of_shape: Int32Array  # room for what is known of texts by their shape, 0 at first
     data: np.ndarray  # uint8
     begins: Int64Array
     ends: Int64Array
@@ -63,18 +67,20 @@ class MessageBlock:
         return len(self.offset)
 
 
-def read_columns(reader: MessageReader, keys: ByteDictionary) -> Iterator[MessageBlock]:
+def read_columns(
+    reader: MessageReader, keys: ByteDictionary, text_programs: Sequence[Program] = ()
+) -> Iterator[MessageBlock]:
     """All messages of all sources as columns, `reader`'s counters and files included; session keys are numbered in
-    `keys`.
+    `keys`. In texts of one shape `text_programs` find the same spans.
 
     Raises what iterating over the reader raises, and UnknownPattern before the first message where only Python can read
     this layout or find these keys.
     """
-    return _ColumnReader(reader, keys).read()
+    return _ColumnReader(reader, keys, text_programs).read()
 
 
 class _ColumnReader:
-    def __init__(self, reader: MessageReader, keys: ByteDictionary) -> None:
+    def __init__(self, reader: MessageReader, keys: ByteDictionary, text_programs: Sequence[Program]) -> None:
         if codecs.lookup(reader.settings.encoding).name not in _ASCII_BELOW_128:
             raise UnknownPattern(f"the encoding {reader.settings.encoding}")
         self._reader = reader
@@ -86,18 +92,19 @@ class _ColumnReader:
         self._given = b""  # the key of all lines of the file that is read
         self._file_begin = 0  # the first message of the file that is read
         self._tails = tails_of(reader)
-        self._shapes = self._line_shapes()
+        self._shapes = self._line_shapes(text_programs)
+        self._of_shape = np.zeros(len(self._shapes.found), np.int32)
         self._state = first_state()
         self._not_shown: bytes | None = None  # the last line that was read here, where Python does not know its clock
 
-    def _line_shapes(self) -> LineShapes:
+    def _line_shapes(self, text_programs: Sequence[Program]) -> LineShapes:
         """What will be known of lines by their shape, where finding it out each time would cost more."""
         key, programs = self._session_key, []
         if not self._layout.is_plain:
             programs += [self._layout.program, self._tails.frame, self._tails.python_frame]
         if key.kind == KEY_BY_REGEX and (programs or not key.is_anchored):
             programs.append(key.program)
-        return empty_line_shapes(programs)
+        return empty_line_shapes(programs, text_programs)
 
     def read(self) -> Iterator[MessageBlock]:
         reader = self._reader
@@ -127,7 +134,9 @@ class _ColumnReader:
         state.last_time[0] = NO_TIME
         state.counts[:] = 0
         for block in self._reader.raw_blocks(source):
-            forget_line_shapes(self._shapes)
+            if forget_line_shapes(self._shapes):
+                self._of_shape = np.zeros_like(self._of_shape)
+                self._columns.shape[: self._columns.used[0]] = NO_SHAPE
             yield from self._read_block(block, taker, session_key)
         if taker.batch.text:
             self._take_back(taker)
@@ -264,6 +273,7 @@ class _ColumnReader:
         columns.line[n:after] = batch.line
         columns.timestamp[n:after] = batch.timestamp
         columns.level[n:after] = batch.level
+        columns.shape[n:after] = NO_SHAPE
         columns.session[n:after] = [
             NO_SESSION if key is None else self._keys.number(key.encode("utf-8", "surrogatepass"))
             for key in batch.session_key
@@ -284,7 +294,7 @@ class _ColumnReader:
             begin, end = int(columns.begins[last]), int(columns.ends[last])
             yield self._taken(last)
             new = self._columns
-            for column, former in zip(new[:5], columns[:5], strict=True):
+            for column, former in zip(new[:6], columns[:6], strict=True):
                 column[0] = former[last]
             new.begins[0], new.ends[0] = 0, end - begin
             new.data[: end - begin] = columns.data[begin:end]
@@ -301,6 +311,7 @@ class _ColumnReader:
         if self._reader.has_keys:
             self._reader.counters.n_no_session += int(np.count_nonzero(old.session[:n] == NO_SESSION))
         return MessageBlock(
-            old.offset[:n], old.line[:n], old.timestamp[:n], old.level[:n], old.session[:n], old.data, old.begins[:n],
+            old.offset[:n], old.line[:n], old.timestamp[:n], old.level[:n], old.session[:n], old.shape[:n],
+            self._of_shape, old.data, old.begins[:n],
             old.ends[:n],
         )  # fmt: skip

@@ -92,9 +92,9 @@ def scan_lines(
     time_text, is_clock_digit, time_numbers = learned.time
     _, level_words, level_lengths, level_index, n_levels = learned
     joins, (f_code, f_sets, f_captures, f_stack), (p_code, p_sets, p_captures, p_stack), tail, scratch = tails
-    out_offset, out_line, out_time, out_level, out_session, out_begin, out_end, out, used = columns
+    out_offset, out_line, out_time, out_level, out_session, out_shape, out_begin, out_end, out, used = columns
     state_row, state_time, state_counts, state_clock, state_last_row, words, word_bytes = state
-    has_shapes, before, shape_words, shape_bytes, dictionary, seen, all_found = shapes
+    has_shapes, has_texts, before, shape_words, shape_bytes, dictionary, seen, all_found = shapes
     s_slots, s_hashes, s_begins, s_lengths, s_words, s_used = dictionary
     # as it was before the last message, where this call has read its first line
     message_row, message_bytes, message_time, message_clock, row_before = -1, 0, 0, 0, 0
@@ -215,6 +215,7 @@ def scan_lines(
                     status = LEFT
                     break
                 out_end[last] = used[1] = text_after
+                out_shape[last] = NO_SHAPE
                 in_tail = False
             clock_before = state_clock[0]
             time_begin, time_end = captures[2 * time_group], captures[2 * time_group + 1]
@@ -312,6 +313,7 @@ def scan_lines(
         out_time[n] = time
         out_level[n] = level
         out_session[n] = session
+        out_shape[n] = shape if has_texts and known == HEADER and found[CUT] != CUT_ANEW else NO_SHAPE
         out_begin[n] = text_at
         out_end[n] = text_after
         used[0] = n + 1

@@ -15,6 +15,7 @@ from ai_detect.ingest.compiled import compiled
 
 _MOST_SHAPES = 1 << 16
 _MOST_BYTES = 1 << 24
+_FULL = 0.9
 #: What is known of a shape: nothing, the header of a message, no header.
 NOTHING, HEADER, NO_HEADER = range(3)
 #: Columns of `LineShapes.found`; places count from the beginning of the line.
@@ -29,6 +30,7 @@ class LineShapes(NamedTuple):
     """Shapes and what was found in their lines, for compiled code."""
 
     is_used: bool  # whether the patterns allow it
+    has_texts: bool  # whether the patterns that texts are searched for do, too
     before: np.ndarray  # (2,) uint8, of `told_apart_before`
     words: np.ndarray  # uint64, where a shape is put together
     bytes: np.ndarray  # uint8, the same
@@ -37,13 +39,17 @@ class LineShapes(NamedTuple):
     found: np.ndarray  # (n, 11) int32
 
 
-def empty_line_shapes(programs: Sequence[Program]) -> LineShapes:
-    """No shape yet, for lines in which these programs find what there is."""
-    before = told_apart_before(programs) if programs else None
+def empty_line_shapes(programs: Sequence[Program], text_programs: Sequence[Program]) -> LineShapes:
+    """No shape yet, for lines in which the first programs find what there is, and the others in their texts."""
+    before = told_apart_before([*programs, *text_programs]) if programs else None
+    has_texts = before is not None
+    if programs and not has_texts:
+        before = told_apart_before(programs)
     n, n_words = (_MOST_SHAPES, _MOST_BYTES // 8) if before is not None else (1, 0)
     words = np.zeros(LONGEST_SHAPE // 8, np.uint64)
     return LineShapes(
         before is not None,
+        has_texts,
         np.zeros(2, np.uint8) if before is None else before,
         words,
         words.view(np.uint8),
@@ -53,13 +59,18 @@ def empty_line_shapes(programs: Sequence[Program]) -> LineShapes:
     )
 
 
-def forget_line_shapes(shapes: LineShapes) -> None:
-    """Make room where there is little: shapes of the past may not come again."""
+def forget_line_shapes(shapes: LineShapes) -> bool:
+    """Make room where there is little: shapes of the past may not come again. Returns whether all are forgotten."""
     dictionary = shapes.dictionary
-    if dictionary.used[0] >= 0.9 * len(dictionary.begins) or dictionary.used[1] >= 0.9 * len(dictionary.words):
+    if not shapes.is_used:
+        return False
+    n, n_words = (int(used) for used in dictionary.used)
+    is_full = n >= _FULL * len(dictionary.begins) or n_words >= _FULL * len(dictionary.words)
+    if is_full:
         dictionary.slots[:] = -1
         dictionary.used[:] = 0
         shapes.found[:] = NOTHING
+    return is_full
 
 
 @compiled

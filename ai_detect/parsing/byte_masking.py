@@ -71,9 +71,16 @@ class ByteMasker:
         longest = int(np.diff(self._arrays.name_offsets).max())
         self._buffer = np.zeros(_LONGEST_TEXT * longest // 8 + 2, np.uint64)
 
-    def mask(self, data: np.ndarray, begins: Int64Array, ends: Int64Array) -> tuple[Int32Array, MaskedValues]:
+    @property
+    def program(self) -> Program:
+        """What finds the masks."""
+        return self._arrays.program
+
+    def mask(
+        self, data: np.ndarray, begins: Int64Array, ends: Int64Array, shape: Int32Array, of_shape: Int32Array
+    ) -> tuple[Int32Array, MaskedValues]:
         """Numbers of the masked texts of `data[begins[i]:ends[i]]`, which are UTF-8 with surrogates passed, and what
-        their first `MAX_VALUES` masks stand for.
+        their first `MAX_VALUES` masks stand for. `shape` and `of_shape` are those of a `MessageBlock`.
         """
         n = len(begins)
         columns = MaskedColumns(
@@ -83,11 +90,12 @@ class ByteMasker:
             np.empty(n * MAX_VALUES, np.uint32),
             np.zeros(2, np.int64),
         )
-        forget_shapes(self._shapes)
+        if forget_shapes(self._shapes):
+            of_shape[:] = 0
         while True:
             status = mask_texts(
-                self._arrays, self._shapes, self._is_default, data, begins, ends, self._texts.arrays, self._buffer,
-                self._buffer.view(np.uint8), columns,
+                self._arrays, self._shapes, self._is_default, data, begins, ends, shape, of_shape,
+                self._texts.arrays, self._buffer, self._buffer.view(np.uint8), columns,
             )  # fmt: skip
             if status == _DONE:
                 break
@@ -150,6 +158,8 @@ def mask_texts(
     data: np.ndarray,
     begins: np.ndarray,
     ends: np.ndarray,
+    known_shapes: np.ndarray,
+    of_shape: np.ndarray,
     texts: DictionaryArrays,
     out_words: np.ndarray,
     out: np.ndarray,
@@ -171,13 +181,18 @@ def mask_texts(
         n_values, first_value = 0, used[1]
         at, copied, length = begin, begin, 0
         masked, shape = NOT_KNOWN, NO_SHAPE
-        if has_shapes and 0 < end - begin <= LONGEST_SHAPE:
+        known_shape = known_shapes[row]
+        if known_shape >= 0 and of_shape[known_shape] > 0:
+            shape = of_shape[known_shape] - 1
+        elif has_shapes and 0 < end - begin <= LONGEST_SHAPE:
             shape = shape_number(
                 data, begin, end, before, shape_words, shape_bytes, s_slots, s_hashes, s_begins, s_lengths, s_words,
                 s_used, seen,
             )  # fmt: skip
         if shape >= 0 and shape_text[shape] != NOT_KNOWN:
             masked = shape_text[shape]
+            if known_shape >= 0:
+                of_shape[known_shape] = shape + 1
             for mask in range(first_mask[shape], first_mask[shape] + shape_masks[shape]):
                 found, last = begin + mask_begins[mask], begin + mask_ends[mask]
                 if n_values < MAX_VALUES:

@@ -17,6 +17,7 @@ from ai_detect.parsing.byte_values import kind_of_value
 _MOST_SHAPES = 1 << 16
 _MOST_BYTES = 1 << 24
 _MOST_SPANS = 1 << 18
+_FULL = 0.9
 #: The number of a masked text: not known yet; or one that differs with digits that no mask stands for.
 NOT_KNOWN, VARIES = -2, -1
 
@@ -66,19 +67,22 @@ def empty_shapes(programs: Sequence[Program]) -> TextShapes:
     )
 
 
-def forget_shapes(shapes: TextShapes) -> None:
-    """Make room where there is little: shapes of the past may not come again."""
+def forget_shapes(shapes: TextShapes) -> bool:
+    """Make room where there is little: shapes of the past may not come again. Returns whether all are forgotten."""
     dictionary = shapes.dictionary
+    if not shapes.is_used:
+        return False
     is_full = (
-        dictionary.used[0] >= 0.9 * len(dictionary.begins)
-        or dictionary.used[1] >= 0.9 * len(dictionary.words)
-        or shapes.used[0] >= 0.9 * len(shapes.begins)
+        dictionary.used[0] >= _FULL * len(dictionary.begins)
+        or dictionary.used[1] >= _FULL * len(dictionary.words)
+        or shapes.used[0] >= _FULL * len(shapes.begins)
     )
     if is_full:
         dictionary.slots[:] = -1
         dictionary.used[:] = 0
         shapes.text[:] = NOT_KNOWN
         shapes.used[:] = 0
+    return bool(is_full)
 
 
 @compiled

@@ -56,7 +56,7 @@ def check_batch(
     ends = np.cumsum([len(text) for text in encoded], dtype=np.int64)
     begins = ends - [len(text) for text in encoded]
     data = np.frombuffer(b"".join(encoded), np.uint8)
-    numbers, values = masker.mask(data, begins, ends)
+    numbers, values = masker.mask(data, begins, ends, np.full(len(texts), -1, np.int32), np.zeros(0, np.int32))
     expected = [masks.mask(text) for text in texts]
     strings = [string.decode("utf-8", "surrogatepass") for string in dictionary]
     assert [strings[number] for number in numbers] == [masked for masked, _ in expected]
