@@ -67,13 +67,12 @@ def shape_number(
     out: np.ndarray,
     slots: np.ndarray,
     hashes: np.ndarray,
-    begins: np.ndarray,
-    lengths: np.ndarray,
+    spans: np.ndarray,
     strings: np.ndarray,
     used: np.ndarray,
     seen: np.ndarray,
 ) -> int:
-    """The number of the shape of `data[begin:end]`, which is not empty, in a `ByteDictionary` (the six before the
+    """The number of the shape of `data[begin:end]`, which is not empty, in a `ByteDictionary` (the five before the
     last); NO_SHAPE where there is no room for it, or it is seen for the first time, as most shapes are that are seen
     once. `out` is the bytes of `words`, in which the shape is put together; `seen` are hashes of late.
     """
@@ -87,7 +86,7 @@ def shape_number(
     place = value >> np.uint64(64 - _SEEN_BITS)
     adds = seen[place] == value
     seen[place] = value
-    return number_of_hashed(slots, hashes, begins, lengths, strings, used, words, length, value, adds)
+    return number_of_hashed(slots, hashes, spans, strings, used, words, length, value, adds)
 
 
 def nothing_seen() -> np.ndarray:

@@ -88,14 +88,14 @@ def scan_lines(
         syslog,
     ) = layout
     kind, (key_code, key_sets, key_captures, key_stack), key_first, is_anchored, n_groups, given = session_key
-    slots, hashes, key_begins, key_lengths, key_words, n_keys = keys
+    slots, hashes, key_spans, key_words, n_keys = keys
     time_text, is_clock_digit, time_numbers = learned.time
     _, level_words, level_lengths, level_index, n_levels = learned
     joins, (f_code, f_sets, f_captures, f_stack), (p_code, p_sets, p_captures, p_stack), tail, scratch = tails
     out_offset, out_line, out_time, out_level, out_session, out_shape, out_begin, out_end, out, used = columns
     state_row, state_time, state_counts, state_clock, state_last_row, words, word_bytes = state
     has_shapes, has_texts, before, shape_words, shape_bytes, dictionary, seen, all_found = shapes
-    s_slots, s_hashes, s_begins, s_lengths, s_words, s_used = dictionary
+    s_slots, s_hashes, s_spans, s_words, s_used = dictionary
     # as it was before the last message, where this call has read its first line
     message_row, message_bytes, message_time, message_clock, row_before = -1, 0, 0, 0, 0
     n_blank, n_early, n_continuation = 0, 0, 0
@@ -112,7 +112,7 @@ def scan_lines(
         shape, known = NO_SHAPE, NOTHING
         if has_shapes and 0 < end - begin <= LONGEST_SHAPE:
             shape = shape_number(
-                data, begin, end, before, shape_words, shape_bytes, s_slots, s_hashes, s_begins, s_lengths, s_words,
+                data, begin, end, before, shape_words, shape_bytes, s_slots, s_hashes, s_spans, s_words,
                 s_used, seen,
             )  # fmt: skip
         found = all_found[max(shape, 0)]
@@ -162,9 +162,7 @@ def scan_lines(
                         break
                     if key_end > key_begin and out_session[last] == NO_SESSION:
                         put_key(data[key_begin:key_end], word_bytes)
-                        session = number_of(
-                            slots, hashes, key_begins, key_lengths, key_words, n_keys, words, key_end - key_begin
-                        )
+                        session = number_of(slots, hashes, key_spans, key_words, n_keys, words, key_end - key_begin)
                         if session == NO_ROOM:
                             status = KEYS_FULL
                             break
@@ -205,8 +203,8 @@ def scan_lines(
                 n_joined = joined_text(text, tail[:n_tail], scratch)
                 n_key = 0
                 if out_session[last] >= 0 and kind != KEY_GIVEN:
-                    n_key = key_lengths[out_session[last]]
-                    key_word = key_begins[out_session[last]]
+                    n_key = key_spans[out_session[last], 1]
+                    key_word = key_spans[out_session[last], 0]
                     for i in range(n_key):
                         byte = key_words[key_word + (i >> 3)] >> np.uint64(8 * (i & 7))
                         scratch[n_joined + i] = np.uint8(byte & np.uint64(255))
@@ -279,7 +277,7 @@ def scan_lines(
             session = given
         elif n_key > 0:
             put_key(data[key_begin:key_end], word_bytes)
-            session = number_of(slots, hashes, key_begins, key_lengths, key_words, n_keys, words, n_key)
+            session = number_of(slots, hashes, key_spans, key_words, n_keys, words, n_key)
             if session == NO_ROOM:
                 status = KEYS_FULL
                 break

@@ -65,9 +65,9 @@ def forget_line_shapes(shapes: LineShapes) -> bool:
     if not shapes.is_used:
         return False
     n, n_words = (int(used) for used in dictionary.used)
-    is_full = n >= _FULL * len(dictionary.begins) or n_words >= _FULL * len(dictionary.words)
+    is_full = n >= _FULL * len(dictionary.spans) or n_words >= _FULL * len(dictionary.words)
     if is_full:
-        dictionary.slots[:] = -1
+        dictionary.slots[:] = 0
         dictionary.used[:] = 0
         shapes.found[:] = NOTHING
     return is_full

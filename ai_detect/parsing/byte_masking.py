@@ -170,11 +170,11 @@ def mask_texts(
     Returns _DONE, _LEFT where the next text is for `Masks.mask`, or _FULL where the dictionary must grow before it.
     """
     (code, sets, captures, stack), entries, names, name_offsets, first, marks_of, needs, begins_mask = masks
-    slots, hashes, text_begins, text_lengths, words, n_texts = texts
+    slots, hashes, text_spans, words, n_texts = texts
     out_text, out_counts, out_number, out_key, used = columns
     has_shapes, before, shape_words, shape_bytes, dictionary, seen, shape_text, first_mask, shape_masks = shapes[:9]
     mask_begins, mask_ends, mask_pattern, mask_kind, n_kept = shapes[9:]
-    s_slots, s_hashes, s_begins, s_lengths, s_words, s_used = dictionary
+    s_slots, s_hashes, s_spans, s_words, s_used = dictionary
     n_patterns = len(entries)
     for row in range(used[0], len(begins)):
         begin, end = begins[row], ends[row]
@@ -186,7 +186,7 @@ def mask_texts(
             shape = of_shape[known_shape] - 1
         elif has_shapes and 0 < end - begin <= LONGEST_SHAPE:
             shape = shape_number(
-                data, begin, end, before, shape_words, shape_bytes, s_slots, s_hashes, s_begins, s_lengths, s_words,
+                data, begin, end, before, shape_words, shape_bytes, s_slots, s_hashes, s_spans, s_words,
                 s_used, seen,
             )  # fmt: skip
         if shape >= 0 and shape_text[shape] != NOT_KNOWN:
@@ -267,7 +267,7 @@ def mask_texts(
             length += copy_bytes(data[copied:end], out[length:])
             for i in range(length, (length + 7) & ~7):
                 out[i] = 0
-            number_here = number_of(slots, hashes, text_begins, text_lengths, words, n_texts, out_words, length)
+            number_here = number_of(slots, hashes, text_spans, words, n_texts, out_words, length)
             if number_here == NO_ROOM:
                 return _FULL
             if shape >= 0 and masked == NOT_KNOWN and n_before + n_masks <= len(mask_begins):

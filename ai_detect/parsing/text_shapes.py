@@ -73,12 +73,12 @@ def forget_shapes(shapes: TextShapes) -> bool:
     if not shapes.is_used:
         return False
     is_full = (
-        dictionary.used[0] >= _FULL * len(dictionary.begins)
+        dictionary.used[0] >= _FULL * len(dictionary.spans)
         or dictionary.used[1] >= _FULL * len(dictionary.words)
         or shapes.used[0] >= _FULL * len(shapes.begins)
     )
     if is_full:
-        dictionary.slots[:] = -1
+        dictionary.slots[:] = 0
         dictionary.used[:] = 0
         shapes.text[:] = NOT_KNOWN
         shapes.used[:] = 0
