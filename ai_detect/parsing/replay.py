@@ -20,7 +20,7 @@ from ai_detect.tables import Int32Array
 
 _NO_LEAF = -1
 #: Leaves of as many clusters are searched by compiled code.
-MANY_CLUSTERS = 4
+MANY_CLUSTERS = 2
 _WILDCARD = 0
 
 
@@ -90,8 +90,9 @@ class DrainReplay:
             finally:
                 drain.__dict__.pop("fast_match", None)
             number = cluster.cluster_id
-            node, leaf = self._leaf(words)
+            leaf = searched
             if change != "none":
+                node, leaf = self._leaf(words)
                 self._make_room()
                 for changed in {searched, leaf} - {_NO_LEAF}:
                     self._decisions.current[changed] += 1
