@@ -26,6 +26,7 @@ from ai_detect.ingest.column_arrays import (
     LONGEST_LEVEL,
     MOST_LEVELS,
     SessionKey,
+    emptied_columns,
     empty_columns,
     first_state,
     layout_of,
@@ -49,7 +50,7 @@ _ASCII_BELOW_128 = ("utf-8", "ascii", "iso8859-1", "cp1252")
 @dataclass(frozen=True)
 class MessageBlock:
     """Neighbouring messages, of one file or of several; text i is `data[begins[i]:ends[i]]`, UTF-8 with surrogates
-    passed.
+    passed. Texts, and what is said of them, are there until the next block is asked for.
     """
 
     offset: Int64Array  # bytes, in the decompressed file
@@ -306,7 +307,7 @@ class _ColumnReader:
     def _taken(self, n: int | None = None) -> MessageBlock:
         """The first n messages of the columns, or all; the columns are empty then."""
         old = self._columns
-        self._columns = empty_columns(len(old.offset), len(old.data))
+        self._columns = emptied_columns(old)
         n = int(old.used[0]) if n is None else n
         if self._reader.has_keys:
             self._reader.counters.n_no_session += int(np.count_nonzero(old.session[:n] == NO_SESSION))
