@@ -35,7 +35,7 @@ class ByteDictionary:
     """The strings and their numbers; `arrays` is handed to compiled code, anew after each `grow`."""
 
     def __init__(self) -> None:
-        self.arrays = empty_dictionary(_FIRST_SLOTS, _FIRST_WORDS)
+        self.arrays = _empty(_FIRST_SLOTS, _FIRST_WORDS)
         self._buffer = np.zeros(1 << 10, np.uint64)
 
     def __len__(self) -> int:
@@ -69,7 +69,7 @@ class ByteDictionary:
         """Make room for at least as many strings, and bytes, as there are."""
         old = self.arrays
         n, n_words = (int(used) for used in old.used)
-        new = empty_dictionary(2 * len(old.slots), 2 * len(old.words))
+        new = _empty(2 * len(old.slots), 2 * len(old.words))
         new.hashes[:n], new.spans[:n] = old.hashes[:n], old.spans[:n]
         new.words[:n_words] = old.words[:n_words]
         new.used[:] = old.used
@@ -77,8 +77,18 @@ class ByteDictionary:
         self.arrays = new
 
 
-def empty_dictionary(n_slots: int, n_words: int) -> DictionaryArrays:
-    """A table for half as many strings as it has slots, a power of two."""
+def bounded_dictionary(n_strings: int, n_words: int) -> DictionaryArrays:
+    """A table in plain memory for strings, a power of two, which may be forgotten."""
+    return DictionaryArrays(
+        np.zeros(2 * n_strings, np.uint64),
+        np.empty(n_strings, np.uint64),
+        np.empty((n_strings, 2), np.int64),
+        np.empty(n_words, np.uint64),
+        np.zeros(2, np.int64),
+    )
+
+
+def _empty(n_slots: int, n_words: int) -> DictionaryArrays:
     half = n_slots // 2
     return DictionaryArrays(
         scratch.zeros(n_slots, np.uint64),

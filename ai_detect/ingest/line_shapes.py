@@ -7,14 +7,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ai_detect.ingest.byte_dictionary import DictionaryArrays, empty_dictionary
+from ai_detect.ingest.byte_dictionary import DictionaryArrays, bounded_dictionary
 from ai_detect.ingest.byte_machine import Program
 from ai_detect.ingest.byte_shapes import LONGEST_SHAPE, nothing_seen, told_apart_before
 from ai_detect.ingest.byte_texts import IS_ALNUM, IS_SPACE
 from ai_detect.ingest.compiled import compiled
 
-_MOST_SHAPES = 1 << 16
-_MOST_BYTES = 1 << 24
+_MOST_SHAPES = 1 << 15
+_MOST_BYTES = 1 << 23
 _FULL = 0.9
 #: What is known of a shape: nothing, the header of a message, no header.
 NOTHING, HEADER, NO_HEADER = range(3)
@@ -53,7 +53,7 @@ def empty_line_shapes(programs: Sequence[Program], text_programs: Sequence[Progr
         np.zeros(2, np.uint8) if before is None else before,
         words,
         words.view(np.uint8),
-        empty_dictionary(2 * n, n_words),
+        bounded_dictionary(n, n_words),
         nothing_seen(),
         np.zeros((n, REST_END + 1), np.int32),
     )

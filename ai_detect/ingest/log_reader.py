@@ -83,7 +83,7 @@ class RawBlock:
 
     first_line: int  # from 1
     offset: int  # bytes, in the decompressed content
-    content: bytes
+    content: memoryview  # there until the next block is asked for
     newlines: Int64Array  # where they stand in the content
     encoding: str
     stored_bytes: int  # read so far of the file as it is stored
@@ -315,33 +315,72 @@ def _skip(content: ByteStream, n_bytes: int) -> None:
         n_bytes -= len(data)
 
 
-def _whole_lines(content: ByteStream) -> Iterator[tuple[int, bytes]]:
-    """(byte offset, whole lines without the last newline); of an endless line only the beginning is kept in memory."""
-    start, rest = 0, b""
-    while data := content.read(_BLOCK_BYTES):
-        block = rest + data
-        cut = block.rfind(b"\n")
+def _whole_lines(content: ByteStream) -> Iterator[tuple[int, memoryview]]:
+    """(byte offset, whole lines without the last newline); of an endless line only the beginning is kept in memory.
+
+    The lines lie in one buffer that is used again and again: new memory costs more than reading into old.
+    """
+    buffer = _Buffer(content)
+    start = 0
+    while buffer.fill():
+        cut = buffer.bytes.rfind(b"\n", 0, buffer.n_used)
         if cut >= 0:
-            yield start, block[:cut]
-            start, rest = start + cut + 1, block[cut + 1 :]
-        elif len(block) <= MAX_LINE_BYTES:
-            rest = block
-        else:
-            yield start, block
-            start, rest = start + len(block), b""
-            while data := content.read(_BLOCK_BYTES):
-                cut = data.find(b"\n")
-                start += len(data) if cut < 0 else cut + 1
+            yield start, buffer.view[:cut]
+            start += cut + 1
+            buffer.drop(cut + 1)
+        elif buffer.n_used > MAX_LINE_BYTES:
+            yield start, buffer.view[: buffer.n_used]
+            start += buffer.n_used
+            buffer.drop(buffer.n_used)
+            while buffer.fill():
+                cut = buffer.bytes.find(b"\n", 0, buffer.n_used)
+                n_dropped = buffer.n_used if cut < 0 else cut + 1
+                start += n_dropped
+                buffer.drop(n_dropped)
                 if cut >= 0:
-                    rest = data[cut + 1 :]
                     break
-    if rest:
-        yield start, rest.removesuffix(b"\n")
+    if buffer.n_used:
+        yield start, buffer.view[: buffer.n_used - buffer.bytes.endswith(b"\n", 0, buffer.n_used)]
+
+
+class _Buffer:
+    """What was read and not yet dropped: `bytes[:n_used]`, also seen as `view`."""
+
+    def __init__(self, content: ByteStream) -> None:
+        self._content = content
+        self._make(2 * _BLOCK_BYTES)
+        self.n_used = 0
+
+    def _make(self, size: int) -> None:
+        self.bytes = bytearray(size)
+        self.view = memoryview(self.bytes)
+
+    def fill(self) -> bool:
+        """Read a block more; whether there was any."""
+        if self.n_used + _BLOCK_BYTES > len(self.bytes):
+            former = self.view[: self.n_used]
+            self._make(2 * len(self.bytes))
+            self.view[: self.n_used] = former
+        into = self.view[self.n_used : self.n_used + _BLOCK_BYTES]
+        if isinstance(self._content, io.BufferedIOBase):
+            n_read = self._content.readinto(into)
+        else:
+            data = self._content.read(_BLOCK_BYTES)
+            n_read = len(data)
+            into[:n_read] = data
+        self.n_used += n_read
+        return n_read > 0
+
+    def drop(self, n: int) -> None:
+        """Forget the first n bytes."""
+        n_kept = self.n_used - n
+        self.bytes[:n_kept] = self.bytes[n : self.n_used]
+        self.n_used = n_kept
 
 
 def decode_block(block: RawBlock) -> LineBlock:
     """The lines of a block."""
-    chunk, start = block.content, block.offset
+    chunk, start = bytes(block.content), block.offset
     raw = chunk.split(b"\n")
     lengths = [len(item) + 1 for item in raw]
     n_truncated = 0

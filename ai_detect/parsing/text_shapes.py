@@ -7,16 +7,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ai_detect.ingest.byte_dictionary import DictionaryArrays, empty_dictionary
+from ai_detect.ingest.byte_dictionary import DictionaryArrays, bounded_dictionary
 from ai_detect.ingest.byte_machine import Program
 from ai_detect.ingest.byte_shapes import LONGEST_SHAPE, nothing_seen, told_apart_before
 from ai_detect.ingest.compiled import compiled
 from ai_detect.parsing.byte_kinds import DIGIT, KINDS
 from ai_detect.parsing.byte_values import kind_of_value
 
-_MOST_SHAPES = 1 << 16
-_MOST_BYTES = 1 << 24
-_MOST_SPANS = 1 << 18
+_MOST_SHAPES = 1 << 15
+_MOST_BYTES = 1 << 23
+_MOST_SPANS = 1 << 17
 _FULL = 0.9
 #: The number of a masked text: not known yet; or one that differs with digits that no mask stands for.
 NOT_KNOWN, VARIES = -2, -1
@@ -54,11 +54,11 @@ def empty_shapes(programs: Sequence[Program]) -> TextShapes:
         np.zeros(2, np.uint8) if before is None else before,
         words,
         words.view(np.uint8),
-        empty_dictionary(2 * n, _MOST_BYTES // 8 if before is not None else 0),
+        bounded_dictionary(n, _MOST_BYTES // 8 if before is not None else 0),
         nothing_seen(),
         np.full(n, NOT_KNOWN, np.int32),
-        np.zeros(n, np.int32),
-        np.zeros(n, np.int32),
+        np.empty(n, np.int32),
+        np.empty(n, np.int32),
         spans[0],
         spans[1],
         spans[2],
