@@ -14,9 +14,10 @@ import pytest
 from support import SHOP_SESSION, shop_log
 
 from ai_detect.config import InputSettings
+from ai_detect.ingest import line_shapes
 from ai_detect.ingest.log_reader import find_sources
 from ai_detect.ingest.messages import MessageReader
-from ai_detect.parsing import compiled_columns, events
+from ai_detect.parsing import compiled_columns, events, text_shapes
 from ai_detect.parsing.compiled_columns import read_messages
 from ai_detect.parsing.events import Messages, event_table, read_plainly
 from ai_detect.parsing.masking import Masks
@@ -90,6 +91,20 @@ def test_masks_layouts_and_miners_of_every_kind(tmp_path: Path, miner: TemplateM
     path.write_text(shop_log(60, seed=1) + "é odd 7\n<NUM> <*> 8\n")
     messages = same(path, miner, session_regex=SHOP_SESSION, log_format=log_format)
     assert len(messages.texts) > 4
+
+
+def test_shapes_are_forgotten_where_there_is_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (line_shapes, text_shapes):
+        monkeypatch.setattr(module, "_MOST_SHAPES", 8)
+        monkeypatch.setattr(module, "_MOST_BYTES", 1024)
+    monkeypatch.setattr(text_shapes, "_MOST_SPANS", 16)
+    head = "2026-01-31 10:00:0{},001 INFO [main] org.own.App: "
+    for number in range(20):  # half of a file's shapes are those of the file before it
+        texts = [f"{'x' * (number // 2 + k)} of blk_{{}} took {{}}7 ms" for k in range(1, 5)]
+        lines = [(head + texts[i % 4]).format(i % 10, i % 7 + 1, i % 9) for i in range(600)]
+        (tmp_path / f"{number:02d}.log").write_text("\n".join(lines))
+    messages = same(tmp_path, session_regex=r"blk_\d+", log_format="hadoop")
+    assert len(messages.texts) == 13
 
 
 def test_compiled_code_is_used_where_it_pays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
