@@ -28,12 +28,11 @@ import numpy as np
 
 from ai_detect.errors import DataError, Interrupted
 from ai_detect.ingest.byte_stream import ByteStream, byte_order_encoding, open_bytes, open_text
+from ai_detect.ingest.whole_lines import BLOCK_BYTES, MAX_LINE_BYTES, whole_lines
 from ai_detect.tables import Int64Array
 
 logger = logging.getLogger(__name__)
 
-MAX_LINE_BYTES = 1 << 20
-_BLOCK_BYTES = 1 << 18
 _FETCH_BYTES = 1 << 23
 _NEWLINE = 10
 _COMPRESSED_SUFFIXES = (".gz", ".zst", ".bz2", ".xz")
@@ -148,7 +147,7 @@ def read_raw_blocks(source: LogSource, encoding: str = "utf-8") -> Generator[Raw
     """
     with open_text(source.file, source.path, encoding) as (content, stored, encoding):
         line = 1
-        for start, chunk in _whole_lines(content):
+        for start, chunk in whole_lines(content):
             newlines = np.flatnonzero(np.frombuffer(chunk, np.uint8) == _NEWLINE)
             yield RawBlock(line, start, chunk, newlines, encoding, stored.tell())
             line += len(newlines) + 1
@@ -194,7 +193,7 @@ def lines_at(source: LogSource, spans: Iterable[tuple[int, int]], encoding: str 
                 _skip(content, offset - position - len(window))
                 window = b""
             position = offset
-            while len(window) < _FETCH_BYTES and window.count(b"\n") < n_lines and (data := content.read(_BLOCK_BYTES)):
+            while len(window) < _FETCH_BYTES and window.count(b"\n") < n_lines and (data := content.read(BLOCK_BYTES)):
                 window += data
             raw = [item[:MAX_LINE_BYTES] for item in window.split(b"\n")[:n_lines]]
             if raw and not raw[-1] and len(raw) > window.count(b"\n"):
@@ -236,7 +235,7 @@ def _signals_raise(name: str) -> Iterator[None]:
 def _spool(stream: BinaryIO, name: str) -> LogSource:
     with tempfile.NamedTemporaryFile(prefix="ai_detect-", suffix=".log", delete=False) as file:
         atexit.register(Path(file.name).unlink, missing_ok=True)
-        shutil.copyfileobj(stream, file, _BLOCK_BYTES)
+        shutil.copyfileobj(stream, file, BLOCK_BYTES)
     source = LogSource(name, file.name)
     if problem := _problem(source):
         raise DataError(f"{'standard input' if name == '-' else name}: {problem}")
@@ -311,71 +310,8 @@ def _skip(content: ByteStream, n_bytes: int) -> None:
     if isinstance(content, io.BufferedReader):
         content.seek(n_bytes, os.SEEK_CUR)
         return
-    while n_bytes > 0 and (data := content.read(min(n_bytes, _BLOCK_BYTES))):
+    while n_bytes > 0 and (data := content.read(min(n_bytes, BLOCK_BYTES))):
         n_bytes -= len(data)
-
-
-def _whole_lines(content: ByteStream) -> Iterator[tuple[int, memoryview]]:
-    """(byte offset, whole lines without the last newline); of an endless line only the beginning is kept in memory.
-
-    The lines lie in one buffer that is used again and again: new memory costs more than reading into old.
-    """
-    buffer = _Buffer(content)
-    start = 0
-    while buffer.fill():
-        cut = buffer.bytes.rfind(b"\n", 0, buffer.n_used)
-        if cut >= 0:
-            yield start, buffer.view[:cut]
-            start += cut + 1
-            buffer.drop(cut + 1)
-        elif buffer.n_used > MAX_LINE_BYTES:
-            yield start, buffer.view[: buffer.n_used]
-            start += buffer.n_used
-            buffer.drop(buffer.n_used)
-            while buffer.fill():
-                cut = buffer.bytes.find(b"\n", 0, buffer.n_used)
-                n_dropped = buffer.n_used if cut < 0 else cut + 1
-                start += n_dropped
-                buffer.drop(n_dropped)
-                if cut >= 0:
-                    break
-    if buffer.n_used:
-        yield start, buffer.view[: buffer.n_used - buffer.bytes.endswith(b"\n", 0, buffer.n_used)]
-
-
-class _Buffer:
-    """What was read and not yet dropped: `bytes[:n_used]`, also seen as `view`."""
-
-    def __init__(self, content: ByteStream) -> None:
-        self._content = content
-        self._make(2 * _BLOCK_BYTES)
-        self.n_used = 0
-
-    def _make(self, size: int) -> None:
-        self.bytes = bytearray(size)
-        self.view = memoryview(self.bytes)
-
-    def fill(self) -> bool:
-        """Read a block more; whether there was any."""
-        if self.n_used + _BLOCK_BYTES > len(self.bytes):
-            former = self.view[: self.n_used]
-            self._make(2 * len(self.bytes))
-            self.view[: self.n_used] = former
-        into = self.view[self.n_used : self.n_used + _BLOCK_BYTES]
-        if isinstance(self._content, io.BufferedIOBase):
-            n_read = self._content.readinto(into)
-        else:
-            data = self._content.read(_BLOCK_BYTES)
-            n_read = len(data)
-            into[:n_read] = data
-        self.n_used += n_read
-        return n_read > 0
-
-    def drop(self, n: int) -> None:
-        """Forget the first n bytes."""
-        n_kept = self.n_used - n
-        self.bytes[:n_kept] = self.bytes[n : self.n_used]
-        self.n_used = n_kept
 
 
 def decode_block(block: RawBlock) -> LineBlock:
