@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ai_detect import scratch
-from ai_detect.ingest.compiled import compiled
+from ai_detect.ingest.compiled import compiled, inlined
 
 #: The number of a string for which there is no room: `ByteDictionary.grow` and try again.
 NO_ROOM = -1
@@ -17,15 +17,16 @@ _FIRST_SLOTS = 1 << 10
 _FIRST_WORDS = 1 << 13
 #: Strings that are read at once; only memory depends on it.
 _READ_AT_ONCE = 1 << 14
+#: The half of a hash that a slot keeps.
+_TAG = np.uint64(0xFFFFFFFF00000000)
 
 
 class DictionaryArrays(NamedTuple):
     """A hash table with open addressing; strings lie in words of eight bytes, padded with zeros."""
 
-    slots: np.ndarray  # (a power of two,) int32: number of a string, -1 where the slot is free
+    slots: np.ndarray  # (a power of two,) uint64: number of a string + 1 and half of its hash, 0 where the slot is free
     hashes: np.ndarray  # (half as many,) uint64, by number
-    begins: np.ndarray  # (half as many,) int64: first word of a string, by number
-    lengths: np.ndarray  # (half as many,) int64: bytes
+    spans: np.ndarray  # (half as many, 2) int64: first word of a string and its bytes, by number
     words: np.ndarray  # uint64
     used: np.ndarray  # (2,) int64: strings, words
 
@@ -41,16 +42,15 @@ class ByteDictionary:
         return int(self.arrays.used[0])
 
     def __getitem__(self, number: int) -> bytes:
-        begin, length = int(self.arrays.begins[number]), int(self.arrays.lengths[number])
+        begin, length = self.arrays.spans[number].tolist()
         return self.arrays.words[begin : begin + -(-length // 8)].tobytes()[:length]
 
     def __iter__(self) -> Iterator[bytes]:
-        begins, lengths = self.arrays.begins, self.arrays.lengths
+        spans = self.arrays.spans
         for block in scratch.blocks(len(self), _READ_AT_ONCE):
-            first, last = int(begins[block.start]), block.stop - 1
-            end = int(begins[last] + -(-lengths[last] // 8))
-            content = self.arrays.words[first:end].tobytes()
-            for begin, length in zip((begins[block] - first).tolist(), lengths[block].tolist(), strict=True):
+            first, (last, n_last) = int(spans[block.start, 0]), spans[block.stop - 1].tolist()
+            content = self.arrays.words[first : last + -(-n_last // 8)].tobytes()
+            for begin, length in (spans[block] - [first, 0]).tolist():
                 yield content[8 * begin : 8 * begin + length]
 
     def number(self, string: bytes) -> int:
@@ -70,23 +70,30 @@ class ByteDictionary:
         old = self.arrays
         n, n_words = (int(used) for used in old.used)
         new = _empty(2 * len(old.slots), 2 * len(old.words))
-        for name in ("hashes", "begins", "lengths"):
-            getattr(new, name)[:n] = getattr(old, name)[:n]
+        new.hashes[:n], new.spans[:n] = old.hashes[:n], old.spans[:n]
         new.words[:n_words] = old.words[:n_words]
         new.used[:] = old.used
         _fill(new.slots, new.hashes, n)
         self.arrays = new
 
 
+def bounded_dictionary(n_strings: int, n_words: int) -> DictionaryArrays:
+    """A table in plain memory for strings, a power of two, which may be forgotten."""
+    return DictionaryArrays(
+        np.zeros(2 * n_strings, np.uint64),
+        np.empty(n_strings, np.uint64),
+        np.empty((n_strings, 2), np.int64),
+        np.empty(n_words, np.uint64),
+        np.zeros(2, np.int64),
+    )
+
+
 def _empty(n_slots: int, n_words: int) -> DictionaryArrays:
     half = n_slots // 2
-    slots = scratch.zeros(n_slots, np.int32)
-    slots[:] = -1
     return DictionaryArrays(
-        slots,
+        scratch.zeros(n_slots, np.uint64),
         scratch.zeros(half, np.uint64),
-        scratch.zeros(half, np.int64),
-        scratch.zeros(half, np.int64),
+        scratch.zeros(2 * half, np.int64).reshape(half, 2),
         scratch.zeros(n_words, np.uint64),
         np.zeros(2, np.int64),
     )
@@ -98,56 +105,89 @@ def _fill(slots: np.ndarray, hashes: np.ndarray, n: int) -> None:
     last = np.uint64(len(slots) - 1)
     for number in range(n):
         slot = hashes[number] & last
-        while slots[slot] >= 0:
+        while slots[slot] != 0:
             slot = (slot + np.uint64(1)) & last
-        slots[slot] = number
+        slots[slot] = (hashes[number] & _TAG) | np.uint64(number + 1)
+
+
+@compiled
+def hash_of(words: np.ndarray, length: int) -> np.uint64:
+    """A hash of 64 bits of so many bytes, in four parts that do not wait for each other."""
+    n_words = (length + 7) >> 3
+    a, b, c, d = np.uint64(length), np.uint64(1), np.uint64(2), np.uint64(3)
+    by_four = n_words & ~3
+    for i in range(0, by_four, 4):
+        a = _mixed(a, words[np.uint64(i)])
+        b = _mixed(b, words[np.uint64(i + 1)])
+        c = _mixed(c, words[np.uint64(i + 2)])
+        d = _mixed(d, words[np.uint64(i + 3)])
+    for i in range(by_four, n_words):
+        a = _mixed(a, words[np.uint64(i)])
+    if by_four:
+        a = _mixed(_mixed(_mixed(a, b), c), d)
+    a *= np.uint64(0x94D049BB133111EB)
+    return a ^ (a >> np.uint64(29))
+
+
+@compiled
+def _mixed(value: np.uint64, word: np.uint64) -> np.uint64:
+    value = (value ^ word) * np.uint64(0xBF58476D1CE4E5B9)
+    return value ^ (value >> np.uint64(32))
 
 
 @compiled
 def number_of(
     slots: np.ndarray,
     hashes: np.ndarray,
-    begins: np.ndarray,
-    lengths: np.ndarray,
+    spans: np.ndarray,
     words: np.ndarray,
     used: np.ndarray,
     string: np.ndarray,
     length: int,
 ) -> int:
     """The number of the string in the first `length` bytes of these words, whose last is padded with zeros; NO_ROOM
-    where it is new and there is none for it. The first six are a `DictionaryArrays`; a tuple of arrays would be taken
+    where it is new and there is none for it. The first five are a `DictionaryArrays`; a tuple of arrays would be taken
     apart at each call, which costs as much as the search.
     """
+    value = hash_of(string, length)
+    return number_of_hashed(slots, hashes, spans, words, used, string, length, value, True)
+
+
+@inlined
+def number_of_hashed(
+    slots: np.ndarray,
+    hashes: np.ndarray,
+    spans: np.ndarray,
+    words: np.ndarray,
+    used: np.ndarray,
+    string: np.ndarray,
+    length: int,
+    value: np.uint64,
+    adds: bool,
+) -> int:
+    """`number_of` a string whose `hash_of` is known; NO_ROOM for a new one too where it `adds` none."""
     n_words = (length + 7) >> 3
-    value = np.uint64(length) * np.uint64(0x9E3779B97F4A7C15)
-    for i in range(n_words):
-        value = (value ^ string[np.uint64(i)]) * np.uint64(0xBF58476D1CE4E5B9)
-        value ^= value >> np.uint64(32)
-    value *= np.uint64(0x94D049BB133111EB)
-    value ^= value >> np.uint64(29)
     last = np.uint64(len(slots) - 1)
     slot = value & last
-    while slots[slot] >= 0:
-        number = slots[slot]
-        if hashes[number] == value and lengths[number] == length:
-            begin = begins[number]
-            same = True
-            for i in range(n_words):
-                if words[np.uint64(begin + i)] != string[np.uint64(i)]:
-                    same = False
-                    break
-            if same:
-                return int(number)
+    while slots[slot] != 0:
+        if (slots[slot] ^ value) & _TAG == 0:
+            number = np.int64(slots[slot] & ~_TAG) - 1
+            begin = spans[number, 0]
+            if spans[number, 1] == length:
+                differ = np.uint64(0)
+                for i in range(n_words):
+                    differ |= words[np.uint64(begin + i)] ^ string[np.uint64(i)]
+                if differ == 0:
+                    return int(number)
         slot = (slot + np.uint64(1)) & last
-    number = used[0]
-    if number >= len(begins) or used[1] + n_words > len(words):
+    new = used[0]
+    if not adds or new >= len(spans) or used[1] + n_words > len(words):
         return NO_ROOM
-    slots[slot] = number
-    hashes[number] = value
-    begins[number] = used[1]
-    lengths[number] = length
+    slots[slot] = (value & _TAG) | np.uint64(new + 1)
+    hashes[new] = value
+    spans[new, 0], spans[new, 1] = used[1], length
     for i in range(n_words):
         words[np.uint64(used[1] + i)] = string[np.uint64(i)]
     used[0] += 1
     used[1] += n_words
-    return int(number)
+    return int(new)

@@ -9,6 +9,7 @@ import lzma
 import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from io import BufferedReader
 from typing import BinaryIO, Protocol
 
 import zstandard
@@ -28,7 +29,7 @@ class ByteStream(Protocol):
 
 
 @contextmanager
-def open_bytes(file: str, name: str) -> Iterator[tuple[ByteStream, BinaryIO]]:
+def open_bytes(file: str, name: str) -> Iterator[tuple[ByteStream, BufferedReader]]:
     """The decompressed content, and the file below it; `name` is for people. Raises DataError."""
     with ExitStack() as stack:
         try:
@@ -95,13 +96,23 @@ class _Utf8Reader:
 @contextmanager
 def open_text(file: str, name: str, encoding: str) -> Iterator[tuple[ByteStream, BinaryIO, str]]:
     """The content with one-byte newlines, the file below it, and the encoding of its lines."""
-    with open_bytes(file, name) as (content, _):
-        wide = byte_order_encoding(content.read(4))
+    with open_bytes(file, name) as (content, stored):
+        if content is stored:  # it can be looked at without being read
+            yield _as_text(stored.peek(4)[:4], stored, stored, encoding)
+            return
+        head = content.read(4)
+    with open_bytes(file, name) as (content, stored):
+        yield _as_text(head, content, stored, encoding)
+
+
+def _as_text(
+    head: bytes, content: ByteStream, stored: BufferedReader, encoding: str
+) -> tuple[ByteStream, BinaryIO, str]:
+    wide = byte_order_encoding(head)
     given = codecs.lookup(encoding).name
     if wide is None and given.startswith(("utf-16", "utf-32")):
         wide = given if given.endswith(("le", "be")) else f"{given}-le"
-    with open_bytes(file, name) as (content, stored):
-        yield (_Utf8Reader(content, wide), stored, "utf-8") if wide else (content, stored, encoding)
+    return (_Utf8Reader(content, wide), stored, "utf-8") if wide else (content, stored, encoding)
 
 
 def byte_order_encoding(head: bytes) -> str | None:

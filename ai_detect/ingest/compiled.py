@@ -104,16 +104,25 @@ def compiled(function: F) -> F:
 
     It must neither raise nor make arrays, and must not depend on anything but its arguments and constants.
     """
+    return _compiled(function, _OPTIONS)
+
+
+def inlined(function: F) -> F:
+    """A `compiled` function that becomes part of those that call it: for many arrays, whose handing over costs much."""
+    return _compiled(function, {**_OPTIONS, "forceinline": True})
+
+
+def _compiled(function: F, options: dict[str, Any]) -> F:
     if not CAN_COMPILE:
         return function
     try:
-        made = _jit(cache=True, **_OPTIONS)(function)
+        made = _jit(cache=True, **options)(function)
     except RuntimeError:  # no folder of numba's can be written: compiled again in each process
-        return cast(F, _jit(**_OPTIONS)(function))
+        return cast(F, _jit(**options)(function))
     cache = getattr(made, "_cache", None)
     if not isinstance(getattr(cache, "_cache_file", None), IndexDataCacheFile):
         # a numba that keeps code otherwise: its code could be of other sources
-        return cast(F, _jit(**_OPTIONS)(function))
+        return cast(F, _jit(**options)(function))
     made._cache._cache_file = _KeptCode.of(made._cache)
     return cast(F, made)
 

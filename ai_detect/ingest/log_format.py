@@ -106,7 +106,11 @@ def detect_format(lines: Sequence[str]) -> LogFormat:
     majority.
     """
     asked = [line for line in lines if line and not _CONTINUATION.match(line)]
-    matches = {name: _share(LAYOUTS[name], asked) for name in ("json", *PATTERNS)}
+    matches: dict[str, float] = {}
+    for name in ("json", *PATTERNS):
+        matches[name] = _share(LAYOUTS[name], asked)
+        if matches[name] == 1:  # none recognises more
+            break
     best = max(matches.values())
     if best <= 0.5:
         return LAYOUTS["plain"]

@@ -24,14 +24,17 @@ from pathlib import Path
 from types import FrameType
 from typing import BinaryIO
 
+import numpy as np
+
 from ai_detect.errors import DataError, Interrupted
 from ai_detect.ingest.byte_stream import ByteStream, byte_order_encoding, open_bytes, open_text
+from ai_detect.ingest.whole_lines import BLOCK_BYTES, MAX_LINE_BYTES, whole_lines
+from ai_detect.tables import Int64Array
 
 logger = logging.getLogger(__name__)
 
-MAX_LINE_BYTES = 1 << 20
-_BLOCK_BYTES = 1 << 18
 _FETCH_BYTES = 1 << 23
+_NEWLINE = 10
 _COMPRESSED_SUFFIXES = (".gz", ".zst", ".bz2", ".xz")
 _BINARY_MAGIC = (
     b"\x7fELF",
@@ -78,11 +81,16 @@ class RawBlock:
     """Neighbouring whole lines of one file as stored (UTF-16 and UTF-32 as UTF-8), without the last newline."""
 
     first_line: int  # from 1
-    n_lines: int
     offset: int  # bytes, in the decompressed content
-    content: bytes
+    content: memoryview  # there until the next block is asked for
+    newlines: Int64Array  # where they stand in the content
     encoding: str
     stored_bytes: int  # read so far of the file as it is stored
+
+    @property
+    def n_lines(self) -> int:
+        """How many lines there are."""
+        return len(self.newlines) + 1
 
 
 def find_sources(spec: str | Path) -> list[LogSource]:
@@ -139,10 +147,10 @@ def read_raw_blocks(source: LogSource, encoding: str = "utf-8") -> Generator[Raw
     """
     with open_text(source.file, source.path, encoding) as (content, stored, encoding):
         line = 1
-        for start, chunk in _whole_lines(content):
-            n_lines = chunk.count(b"\n") + 1
-            yield RawBlock(line, n_lines, start, chunk, encoding, stored.tell())
-            line += n_lines
+        for start, chunk in whole_lines(content):
+            newlines = np.flatnonzero(np.frombuffer(chunk, np.uint8) == _NEWLINE)
+            yield RawBlock(line, start, chunk, newlines, encoding, stored.tell())
+            line += len(newlines) + 1
 
 
 def read_blocks(source: LogSource, encoding: str = "utf-8") -> Generator[LineBlock, None, None]:
@@ -185,7 +193,7 @@ def lines_at(source: LogSource, spans: Iterable[tuple[int, int]], encoding: str 
                 _skip(content, offset - position - len(window))
                 window = b""
             position = offset
-            while len(window) < _FETCH_BYTES and window.count(b"\n") < n_lines and (data := content.read(_BLOCK_BYTES)):
+            while len(window) < _FETCH_BYTES and window.count(b"\n") < n_lines and (data := content.read(BLOCK_BYTES)):
                 window += data
             raw = [item[:MAX_LINE_BYTES] for item in window.split(b"\n")[:n_lines]]
             if raw and not raw[-1] and len(raw) > window.count(b"\n"):
@@ -227,7 +235,7 @@ def _signals_raise(name: str) -> Iterator[None]:
 def _spool(stream: BinaryIO, name: str) -> LogSource:
     with tempfile.NamedTemporaryFile(prefix="ai_detect-", suffix=".log", delete=False) as file:
         atexit.register(Path(file.name).unlink, missing_ok=True)
-        shutil.copyfileobj(stream, file, _BLOCK_BYTES)
+        shutil.copyfileobj(stream, file, BLOCK_BYTES)
     source = LogSource(name, file.name)
     if problem := _problem(source):
         raise DataError(f"{'standard input' if name == '-' else name}: {problem}")
@@ -302,37 +310,13 @@ def _skip(content: ByteStream, n_bytes: int) -> None:
     if isinstance(content, io.BufferedReader):
         content.seek(n_bytes, os.SEEK_CUR)
         return
-    while n_bytes > 0 and (data := content.read(min(n_bytes, _BLOCK_BYTES))):
+    while n_bytes > 0 and (data := content.read(min(n_bytes, BLOCK_BYTES))):
         n_bytes -= len(data)
-
-
-def _whole_lines(content: ByteStream) -> Iterator[tuple[int, bytes]]:
-    """(byte offset, whole lines without the last newline); of an endless line only the beginning is kept in memory."""
-    start, rest = 0, b""
-    while data := content.read(_BLOCK_BYTES):
-        block = rest + data
-        cut = block.rfind(b"\n")
-        if cut >= 0:
-            yield start, block[:cut]
-            start, rest = start + cut + 1, block[cut + 1 :]
-        elif len(block) <= MAX_LINE_BYTES:
-            rest = block
-        else:
-            yield start, block
-            start, rest = start + len(block), b""
-            while data := content.read(_BLOCK_BYTES):
-                cut = data.find(b"\n")
-                start += len(data) if cut < 0 else cut + 1
-                if cut >= 0:
-                    rest = data[cut + 1 :]
-                    break
-    if rest:
-        yield start, rest.removesuffix(b"\n")
 
 
 def decode_block(block: RawBlock) -> LineBlock:
     """The lines of a block."""
-    chunk, start = block.content, block.offset
+    chunk, start = bytes(block.content), block.offset
     raw = chunk.split(b"\n")
     lengths = [len(item) + 1 for item in raw]
     n_truncated = 0

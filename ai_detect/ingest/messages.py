@@ -72,7 +72,7 @@ class IngestCounters:
     n_no_header: int = 0  # messages
     n_no_session: int = 0  # messages without a key, where one was asked for
     n_undecodable: int = 0  # lines
-    n_truncated: int = 0  # lines longer than log_reader.MAX_LINE_BYTES
+    n_truncated: int = 0  # lines longer than whole_lines.MAX_LINE_BYTES
     n_shortened: int = 0  # messages whose text was cut to MAX_TEXT_CHARS
     n_out_of_order: int = 0  # messages with a time before that of the message before them in their file
 

@@ -169,14 +169,19 @@ class TimeShape(NamedTuple):
 
     text: np.ndarray  # (n,) uint8
     is_digit: np.ndarray  # (n,) bool: digits of the clock
-    # (10,) int64: length; where hour, minute, second and fraction begin; digits of the fraction and what they count
-    # (ns); the time (ns) at zero o'clock; 1 where there is no date; the clock (ns)
+    # (11,) int64: length; where hour, minute, second and fraction begin; digits of the fraction and what they count
+    # (ns); the time (ns) at zero o'clock; 1 where there is no date; the clock (ns); 1 where the date has a year
     numbers: np.ndarray
 
     @classmethod
     def none(cls) -> TimeShape:
         """No time."""
-        return cls(np.zeros(_MAX_TEXT, np.uint8), np.zeros(_MAX_TEXT, np.bool_), np.zeros(10, np.int64))
+        return cls(np.zeros(_MAX_TEXT, np.uint8), np.zeros(_MAX_TEXT, np.bool_), np.zeros(11, np.int64))
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the time does not depend on those before it."""
+        return bool(self.numbers[10])
 
 
 def time_shape(text: str, time: int) -> TimeShape:
@@ -211,8 +216,16 @@ def time_shape(text: str, time: int) -> TimeShape:
         shape.is_digit[begin:end] = True
     begins = [begin for begin, _ in spans]
     fraction_numbers = max(0, fraction[0]), fraction[1] - fraction[0], scale
-    shape.numbers[:] = len(text), *begins, *fraction_numbers, time - since_midnight, has_no_date, since_midnight
+    shape.numbers[:10] = len(text), *begins, *fraction_numbers, time - since_midnight, has_no_date, since_midnight
+    shape.numbers[10] = _has_year(date_text)
     return shape
+
+
+def _has_year(date_text: str) -> bool:
+    """Whether a parser keeps what it makes of a date that is nothing else."""
+    parser = TimeParser()
+    parser._resolve(date_text, 0)
+    return date_text in parser._days
 
 
 def _days(year: int, month: int, day: int) -> int:

@@ -6,14 +6,18 @@ fast.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from ai_detect.ingest.byte_dictionary import ByteDictionary
+from ai_detect.ingest.byte_machine import Program
 from ai_detect.ingest.byte_regex import UnknownPattern
+from ai_detect.ingest.byte_shapes import NO_SHAPE
 from ai_detect.ingest.compiled import CAN_COMPILE, is_kept
-from ai_detect.ingest.header_columns import MessageBlock, read_columns, scan_lines
+from ai_detect.ingest.header_columns import MessageBlock, read_columns
+from ai_detect.ingest.line_scanner import scan_lines
 from ai_detect.ingest.messages import MessageReader
 from ai_detect.parsing.byte_masking import ByteMasker, mask_texts
 from ai_detect.parsing.events import MessageColumns, Messages
@@ -32,23 +36,26 @@ def is_ready() -> bool:
 def read_messages(reader: MessageReader, miner: TemplateMiner, learns: bool) -> Messages:
     """The messages of a log, shown to the miner one by one where it `learns`."""
     texts, keys = ByteDictionary(), ByteDictionary()
-    mask = masking_of(miner, texts)
+    programs, mask = masking_of(miner, texts)
     learner = miner.byte_learner(texts) if learns else None
     columns = MessageColumns()
-    for block in blocks_of(reader, keys):
+    for block in blocks_of(reader, keys, programs):
         text, values = mask(block)
         if learner is not None:
             learner.add(text)
         columns.append(block.offset, block.line, block.timestamp, text, block.session, block.level, values)
     if learner is not None:
         learner.flush()
-    return columns.messages(StringColumn.of_bytes(texts), StringColumn.of_bytes(keys))
+    messages = columns.messages(StringColumn.of_bytes(texts), StringColumn.of_bytes(keys))
+    return replace(messages, is_compiled=True)
 
 
-def blocks_of(reader: MessageReader, keys: ByteDictionary) -> Iterator[MessageBlock]:
-    """The messages of a log as columns, by compiled code where it can read this layout; keys are numbered in `keys`."""
+def blocks_of(reader: MessageReader, keys: ByteDictionary, programs: Sequence[Program]) -> Iterator[MessageBlock]:
+    """The messages of a log as columns, by compiled code where it can read this layout; keys are numbered in `keys`,
+    and `programs` find the same in texts of one shape.
+    """
     try:
-        return read_columns(reader, keys)
+        return read_columns(reader, keys, programs)
     except UnknownPattern:
         return _blocks_of_batches(reader, keys)
 
@@ -68,6 +75,8 @@ def _blocks_of_batches(reader: MessageReader, keys: ByteDictionary) -> Iterator[
             np.array(batch.timestamp, np.int64),
             np.array(batch.level, np.int8),
             np.array(sessions, np.int32),
+            np.full(len(texts), NO_SHAPE, np.int32),
+            np.zeros(0, np.int32),
             np.frombuffer(bytearray(b"".join(texts)), np.uint8),
             ends - lengths,
             ends,
@@ -76,13 +85,15 @@ def _blocks_of_batches(reader: MessageReader, keys: ByteDictionary) -> Iterator[
 
 def masking_of(
     miner: TemplateMiner, texts: ByteDictionary
-) -> Callable[[MessageBlock], tuple[Int32Array, MaskedValues]]:
-    """What gives the masked texts of a block by number, and their values."""
+) -> tuple[Sequence[Program], Callable[[MessageBlock], tuple[Int32Array, MaskedValues]]]:
+    """The programs that find masks, and what gives the masked texts of a block by number, and their values."""
     try:
-        masker = ByteMasker(miner.masks)
+        masker = ByteMasker(miner.masks, texts)
     except UnknownPattern:
-        return lambda block: _masked_by_miner(block, miner, texts)
-    return lambda block: masker.mask(block.data, block.begins, block.ends, texts)
+        return (), lambda block: _masked_by_miner(block, miner, texts)
+    return (masker.program,), lambda block: masker.mask(
+        block.data, block.begins, block.ends, block.shape, block.of_shape
+    )
 
 
 def _masked_by_miner(

@@ -12,8 +12,17 @@ import numpy as np
 from ai_detect import scratch
 from ai_detect.ingest.log_reader import likely_bytes
 from ai_detect.parsing.template_miner import TemplateMiner
-from ai_detect.parsing.values import GrowingValues, MaskedValues
-from ai_detect.tables import NO_SESSION, EventTable, Int8Array, Int32Array, Int64Array, SourceSpan, StringColumn
+from ai_detect.parsing.values import GrowingValues, MaskedValues, SlotPlan
+from ai_detect.tables import (
+    NO_SESSION,
+    EventTable,
+    Int8Array,
+    Int32Array,
+    Int64Array,
+    SourceSpan,
+    StringColumn,
+    ValueTable,
+)
 
 if TYPE_CHECKING:
     from ai_detect.ingest.messages import MessageReader
@@ -38,6 +47,7 @@ class Messages:
     values: MaskedValues
     texts: tuple[str, ...]  # distinct
     session_keys: Sequence[str]
+    is_compiled: bool = False  # whether the machine code that reads logs is loaded
 
 
 class MessageColumns:
@@ -139,6 +149,7 @@ def read_plainly(reader: MessageReader, miner: TemplateMiner, learns: bool) -> M
 def event_table(messages: Messages, reader: MessageReader, miner: TemplateMiner) -> EventTable:
     """The events of messages that `reader` read; the miner's templates are frozen."""
     event_of_text, templates = _events_of_texts(messages.texts, miner)
+    plan = miner.slot_plan(messages.texts, event_of_text)
     first_events = np.cumsum([0] + [source.n_messages for source in reader.files]).tolist()
     return EventTable(
         offset=messages.offset,
@@ -155,8 +166,16 @@ def event_table(messages: Messages, reader: MessageReader, miner: TemplateMiner)
             for source, first_event in zip(reader.files, first_events[:-1], strict=True)
         ),
         counters=reader.counters.as_dict(),
-        values=miner.slot_plan(messages.texts, event_of_text).fill(messages.text, messages.values),
+        values=_filled(plan, messages),
     )
+
+
+def _filled(plan: SlotPlan, messages: Messages) -> ValueTable:
+    if not messages.is_compiled:
+        return plan.fill(messages.text, messages.values)
+    from ai_detect.parsing.slot_filling import filled
+
+    return filled(plan, messages.text, messages.values)
 
 
 def _events_of_texts(texts: Iterable[str], miner: TemplateMiner) -> tuple[Int32Array, tuple[str, ...]]:

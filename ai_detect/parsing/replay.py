@@ -20,7 +20,7 @@ from ai_detect.tables import Int32Array
 
 _NO_LEAF = -1
 #: Leaves of as many clusters are searched by compiled code.
-MANY_CLUSTERS = 8
+MANY_CLUSTERS = 2
 _WILDCARD = 0
 
 
@@ -60,7 +60,7 @@ class DrainReplay:
         n_before = len(self._drain.id_to_cluster)
         self._make_room()
         at = 0
-        while (at := int(_repeat(texts, at, self._decisions, clusters))) < len(texts):
+        while (at := int(_repeat(texts, at, *self._decisions, clusters))) < len(texts):
             clusters[at] = self._decide(int(texts[at]))
             at += 1
         self._on_growth(n_before)
@@ -78,15 +78,21 @@ class DrainReplay:
         content = self._texts[text].decode("utf-8", "surrogatepass")
         words = drain.get_content_as_tokens(content)
         node, searched = self._leaf(words)
-        number = self._unchanged(node, searched, words)
-        if number:
-            leaf = searched
+        is_searched, found, is_unchanged = self._search(node, searched, words)
+        if found is not None and is_unchanged:
+            number, leaf = int(found.cluster_id), searched
             self._decisions.n_lines[number] += 1
         else:
-            cluster, change = drain.add_log_message(content)
+            if is_searched:
+                drain.fast_match = lambda *arguments: found
+            try:
+                cluster, change = drain.add_log_message(content)
+            finally:
+                drain.__dict__.pop("fast_match", None)
             number = cluster.cluster_id
-            node, leaf = self._leaf(words)
+            leaf = searched
             if change != "none":
+                node, leaf = self._leaf(words)
                 self._make_room()
                 for changed in {searched, leaf} - {_NO_LEAF}:
                     self._decisions.current[changed] += 1
@@ -97,22 +103,22 @@ class DrainReplay:
         decisions.version[text] = decisions.current[leaf] if leaf >= 0 else 0
         return number
 
-    def _unchanged(self, node: Any, leaf: int, words: list[str]) -> int:
-        """Drain's number of the cluster that these words would join without a change to its template; 0 where there is
-        none, or the leaf has so few clusters that Drain itself is as fast.
+    def _search(self, node: Any, leaf: int, words: list[str]) -> tuple[bool, Any, bool]:
+        """Whether compiled code has searched the leaf, the cluster that `Drain.fast_match` finds in it, and whether
+        these words leave its template as it is. Of leaves with so few clusters that Drain is as fast, nothing.
         """
         drain = self._drain
         if leaf == _NO_LEAF or drain.max_node_depth > 2 or not words or len(node.cluster_ids) < MANY_CLUSTERS:
-            return 0
+            return False, None, False
         templates = self._templates.get(leaf)
         if templates is None:
             templates = self._templates[leaf] = _LeafTemplates(len(words))
         for number in node.cluster_ids[len(templates) :]:
             templates.append(drain.id_to_cluster[number].log_template_tokens)
         row, n_equal, n_wildcards = templates.best(words)
-        if n_equal / len(words) < drain.sim_th or n_equal + n_wildcards < len(words):
-            return 0
-        return int(node.cluster_ids[row])
+        if n_equal / len(words) < drain.sim_th:
+            return True, None, False
+        return True, drain.id_to_cluster[node.cluster_ids[row]], n_equal + n_wildcards == len(words)
 
     def _leaf(self, words: list[str]) -> tuple[Any, int]:
         """Drain's node where it looks for a cluster of these words, and its number; _NO_LEAF where there is none.
@@ -218,9 +224,19 @@ def _best_template(templates: np.ndarray, words: np.ndarray) -> tuple[int, int, 
 
 
 @compiled
-def _repeat(texts: np.ndarray, begin: int, decisions: Decisions, clusters: np.ndarray) -> int:
-    """Repeat decisions from `begin` on; returns the first row that Drain must decide, or the number of rows."""
-    cluster, leaf, version, current, n_lines = decisions
+def _repeat(
+    texts: np.ndarray,
+    begin: int,
+    cluster: np.ndarray,
+    leaf: np.ndarray,
+    version: np.ndarray,
+    current: np.ndarray,
+    n_lines: np.ndarray,
+    clusters: np.ndarray,
+) -> int:
+    """Repeat `Decisions` from `begin` on; returns the first row that Drain must decide, or the number of rows. A tuple
+    of arrays would cost more than a decision to hand over.
+    """
     for row in range(begin, len(texts)):
         text = texts[row]
         if leaf[text] < 0 or current[leaf[text]] != version[text]:

@@ -56,7 +56,9 @@ PACKED = np.dtype([("number", "<f8"), ("key", "<u4")])
 _PACK = [Struct("<" + "dI" * n).pack for n in range(MAX_VALUES + 1)]
 #: Messages that are filled in at once; only memory depends on it.
 _BLOCK = 1 << 14
-_LARGEST = float(np.finfo(np.float32).max)
+#: Words of one template that are remembered.
+_MOST_WORDS = 1 << 12
+LARGEST = float(np.finfo(np.float32).max)
 
 
 def number_and_word(text: str) -> tuple[float, str]:
@@ -152,19 +154,24 @@ class SlotPlan:
 
         `words` splits a text as the templates were split; `written` finds the masks in one.
         """
-        slots: list[tuple[int, int, int, bool, float]] = []
+        slots: list[float] = []
         n_slots: list[int] = []
+        known: dict[str, _TemplateSlots] = {}
         for text, template in zip(texts, templates, strict=True):
-            begin, n_masks = len(slots), len(written.findall(text))
+            begin = len(slots)
             if template is None or WILDCARD not in template:
-                slots += [(at, 1, 0, False, 1.0) for at in range(min(n_masks, MAX_VALUES))]
+                n_masks = min(len(written.findall(text)), MAX_VALUES)
+                slots += [number for at in range(n_masks) for number in (at, 1, 0, 0, 1.0)]
             else:
-                slots += _slots(words(text), template.split(), n_masks, written)[:MAX_VALUES]
-            n_slots.append(len(slots) - begin)
+                if (of_template := known.get(template)) is None:
+                    of_template = known[template] = _TemplateSlots(template.split(), written)
+                slots += of_template.of(text, words(text))[: MAX_VALUES * _N_COLUMNS]
+            n_slots.append((len(slots) - begin) // _N_COLUMNS)
         offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(np.array(n_slots, np.int64))])
-        columns = tuple(zip(*slots, strict=True)) or ((), (), (), (), ())
+        # one list of plain numbers: Python's collector of garbage would look at a million tuples again and again
+        columns = np.array(slots, np.float64).reshape(-1, _N_COLUMNS).T
         dtypes = (np.int64, np.int64, np.uint64, np.bool_, np.float64)
-        return cls(offsets, *(np.array(column, dtype) for column, dtype in zip(columns, dtypes, strict=True)))
+        return cls(offsets, *(column.astype(dtype) for column, dtype in zip(columns, dtypes, strict=True)))
 
     def fill(self, text: Int32Array, values: MaskedValues) -> ValueTable:
         """The values of messages in their slots; `text` says which text each message is."""
@@ -212,23 +219,58 @@ class SlotPlan:
         return _float32(number), hashes.astype(np.uint32).view(np.int32)
 
 
-def _slots(
-    words: Sequence[str], template: Sequence[str], n_masks_in_all: int, written: re.Pattern[str]
-) -> list[tuple[int, int, int, bool, float]]:
-    """The slots of a text whose words fit its template word for word; none where a mask is split between words, as
-    extra delimiters may have it.
-    """
-    slots = []
-    at = 0
-    for word, expected in zip(words, template, strict=True):
-        n_masks = len(written.findall(word)) if "<" in word else 0
-        if expected == WILDCARD:
-            number, kept = (_unit(word), word) if n_masks else number_and_word(word)
-            slots.append((at, n_masks, hash_of(kept), True, number))
-        else:
-            slots += ((at + nth, 1, 0, False, 1.0) for nth in range(n_masks))
-        at += n_masks
-    return slots if at == n_masks_in_all else []
+#: Numbers of a slot: first mask, number of masks, hash of the word, whether it is a wildcard's, number or unit.
+_N_COLUMNS = 5
+
+
+class _TemplateSlots:
+    """The slots of texts of one template. Texts and template have their words in common but for the wildcards."""
+
+    def __init__(self, template: Sequence[str], written: re.Pattern[str]) -> None:
+        self._written = written
+        self._n_words = len(template)
+        self._wildcards: list[tuple[int, int]] = []  # each with the masks between it and the one before it
+        self._words: dict[str, tuple[int, int, float]] = {}
+        n_masks = 0
+        for place, word in enumerate(template):
+            if word == WILDCARD:
+                self._wildcards.append((place, n_masks))
+                n_masks = 0
+            else:
+                n_masks += self._count(word)
+        self._n_last = n_masks
+
+    def of(self, text: str, words: Sequence[str]) -> list[float]:
+        """The slots of a text of these words, `_N_COLUMNS` numbers each; none where a mask is split between words, as
+        extra delimiters may have it.
+        """
+        if len(words) != self._n_words:
+            raise ValueError("the text is not of this template")
+        slots: list[float] = []
+        at = 0
+        for place, n_before in self._wildcards:
+            slots += [number for nth in range(n_before) for number in (at + nth, 1, 0, 0, 1.0)]
+            at += n_before
+            word = words[place]
+            n_masks, word_hash, number = self._words.get(word) or self._word(word)
+            slots += (at, n_masks, word_hash, 1, number)
+            at += n_masks
+        slots += [number for nth in range(self._n_last) for number in (at + nth, 1, 0, 0, 1.0)]
+        at += self._n_last
+        # every mask begins with "<", which seldom stands for anything else
+        return slots if at == text.count("<") or at == len(self._written.findall(text)) else []
+
+    def _word(self, word: str) -> tuple[int, int, float]:
+        """Masks, hash, and number or unit of a word that a wildcard stands for."""
+        n_masks = self._count(word)
+        number, kept = (_unit(word), word) if n_masks else number_and_word(word)
+        if len(self._words) >= _MOST_WORDS:
+            self._words.clear()
+        self._words[word] = n_masks, hash_of(kept), number
+        return self._words[word]
+
+    def _count(self, word: str) -> int:
+        return len(self._written.findall(word)) if "<" in word else 0
 
 
 def _unit(word: str) -> float:
@@ -247,4 +289,4 @@ def _mix(left: UInt64Array, right: UInt64Array) -> UInt64Array:
 
 def _float32(numbers: Float64Array) -> Float32Array:
     """Numbers as float32, NaN where they do not fit."""
-    return np.where(np.abs(numbers) <= _LARGEST, numbers, np.nan).astype(np.float32)
+    return np.where(np.abs(numbers) <= LARGEST, numbers, np.nan).astype(np.float32)

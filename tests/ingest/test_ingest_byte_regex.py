@@ -9,16 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ai_detect.ingest.byte_regex import (
-    GAVE_UP,
-    NO_MATCH,
-    BytePattern,
-    UnknownPattern,
-    byte_pattern,
-    joined,
-    match_at,
-    search,
-)
+from ai_detect.ingest.byte_machine import GAVE_UP, NO_MATCH, match_at, search
+from ai_detect.ingest.byte_regex import BytePattern, UnknownPattern, byte_pattern, joined
 from ai_detect.ingest.layouts import PATTERNS
 from ai_detect.parsing.masking import DEFAULT_MASKS
 

@@ -120,6 +120,41 @@ def test_random_lines(tmp_path_factory: pytest.TempPathFactory, lines: list[str]
     same(path, log_format="hadoop", session_field="process", not_join_lines=True)
 
 
+#: Numbers, most of them one another's shape: keys and texts that hold each other, or nearly.
+NUMBERS = st.sampled_from(["1", "7", "12", "17", "71", "77", "100", "107"])
+DIGITS = st.sampled_from("0127")
+FIRST = "2026-01-31 10:00:00,001 INFO [main 1] org.own.App: blk_1 begins 7"
+SHAPED = [
+    "2026-01-31 10:00:0{0},1{1}2 INFO [main {2}] org.own.App: blk_{3} {4} blk_{5}",
+    "2026-01-31 1{0}:00:00,{1}23 WARN [b{3} x] org.own.blk_{3}.A:  blk_{5}x blk_{5} ",
+    "2026-01-31 1{0}:00:00,001 INFO org.own.A: blk_{5} ",
+    "2026-01-31 1{0}:00:00,001 DEBUG org.own.A{3}: a {4} blk_{5}: {5}  ",
+    "\tat a.b{3}(C.java:{2})",
+    '  File "a{4}.py", line {2}',
+    "    blk_{3} {4}",
+    "Caused by: blk_{3} {4} of blk_{5}",
+]
+
+
+@settings(max_examples=100, deadline=None)
+@given(rows=st.lists(st.tuples(st.sampled_from(SHAPED), DIGITS, DIGITS, *[NUMBERS] * 4), min_size=1, max_size=40))
+def test_lines_of_few_shapes(tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, ...]]) -> None:
+    lines = [FIRST, *(shape.format(*numbers) for shape, *numbers in rows)]
+    path = write(tmp_path_factory.mktemp("log"), "\n".join(lines))
+    for regex in (r"blk_-?\d+", r"\d+(?= |$)", r"(?:A|x): *(\d+)|blk_(\d+)", r"\S+$", "[1-5]+"):
+        for layout in ("plain", "hadoop"):
+            same(path, log_format=layout, session_regex=regex)
+    same(path, log_format="hadoop", session_field="process")
+    same(path, log_format="hadoop", session_by_file=True)
+
+
+def test_levels_that_differ_in_a_digit(tmp_path: Path) -> None:
+    header = "- 1117838570 2005.06.03 R0 2005-06-03-15.42.50.675872 R0 RAS KERNEL {} said {}"
+    lines = [header.format(level, i) for i in range(9) for level in (f"DEBUG{i}", "INFO", f"DEBUG{9 - i}")]
+    rows = same(write(tmp_path, "\n".join(lines)), log_format="bgl")
+    assert len({row[3] for row in rows}) == 3
+
+
 @settings(max_examples=100, deadline=None)
 @given(st.binary(min_size=1, max_size=400))
 def test_arbitrary_bytes(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
@@ -196,6 +231,21 @@ def test_a_clock_without_a_date_goes_on_through_rotated_files(tmp_path: Path) ->
         write(tmp_path / "logs", "\n".join(lines[24 - 6 * number : 30 - 6 * number]), f"app.log.{number}")
     rows = same(tmp_path / "logs", log_format="log4j")
     assert rows[-1][2] > 2 * 86_400 * 10**9
+
+
+def test_every_log_begins_a_time_of_its_own(tmp_path: Path) -> None:
+    """What was learned of a date holds in the next log where it names its year."""
+    (tmp_path / "logs").mkdir()
+    for name, days in (("a", ("Dec 31", "Jan  1")), ("b", ("Jan  1", "Jan  2")), ("c", ("Jan  2",))):
+        lines = [f"{day} 10:00:0{i} host app[1]: said {i}" for day in days for i in range(4)]
+        write(tmp_path / "logs", "\n".join(lines), f"{name}.log")
+    rows = same(tmp_path / "logs", log_format="syslog")
+    assert [row[2] // (365 * 86_400 * 10**9) for row in rows] == [0] * 4 + [1] * 4 + [0] * 12
+    (tmp_path / "years").mkdir()
+    for name in "abc":
+        lines = [HADOOP.format(clock=f"1{i}:00:00", level="INFO", text=f"\u00e9 {name}"[i % 2 :]) for i in range(9)]
+        write(tmp_path / "years", "\n".join([*lines, TRACE]), f"{name}.log")
+    same(tmp_path / "years", log_format="hadoop", session_by_file=True)
 
 
 @pytest.mark.parametrize("joins", [True, False])

@@ -23,7 +23,6 @@ from hypothesis import strategies as st
 from ai_detect.errors import DataError
 from ai_detect.ingest.fingerprint import fingerprint_sources
 from ai_detect.ingest.log_reader import (
-    MAX_LINE_BYTES,
     LogSource,
     fetch_lines,
     find_sources,
@@ -31,6 +30,7 @@ from ai_detect.ingest.log_reader import (
     read_blocks,
     stored_bytes,
 )
+from ai_detect.ingest.whole_lines import MAX_LINE_BYTES
 
 COMPRESSORS = {
     ".gz": gzip.compress,

@@ -14,11 +14,12 @@ import pytest
 from support import SHOP_SESSION, shop_log
 
 from ai_detect.config import InputSettings
+from ai_detect.ingest import line_shapes
 from ai_detect.ingest.log_reader import find_sources
 from ai_detect.ingest.messages import MessageReader
-from ai_detect.parsing import compiled_columns, events
+from ai_detect.parsing import compiled_columns, events, text_shapes
 from ai_detect.parsing.compiled_columns import read_messages
-from ai_detect.parsing.events import Messages, read_plainly
+from ai_detect.parsing.events import Messages, event_table, read_plainly
 from ai_detect.parsing.masking import Masks
 from ai_detect.parsing.template_miner import TemplateMiner
 
@@ -51,6 +52,13 @@ def same(spec: str | Path, miner: TemplateMiner | None = None, **values: Any) ->
         assert (readers[1].counters, readers[1].files) == (readers[0].counters, readers[0].files)
         assert fast.to_json() == plain.to_json()
         plain.freeze()
+        fast.freeze()
+        tables = [event_table(messages, readers[0], plain) for messages in (expected, found)]
+        assert events.event_table(found, readers[1], fast).templates == tables[0].templates
+        for name in ("event_id", "offset"):
+            np.testing.assert_array_equal(getattr(tables[1], name), getattr(tables[0], name))
+        for name in ("offsets", "number", "key"):
+            np.testing.assert_array_equal(getattr(tables[1].values, name), getattr(tables[0].values, name))
         state = plain.to_json()
     return found
 
@@ -83,6 +91,20 @@ def test_masks_layouts_and_miners_of_every_kind(tmp_path: Path, miner: TemplateM
     path.write_text(shop_log(60, seed=1) + "é odd 7\n<NUM> <*> 8\n")
     messages = same(path, miner, session_regex=SHOP_SESSION, log_format=log_format)
     assert len(messages.texts) > 4
+
+
+def test_shapes_are_forgotten_where_there_is_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (line_shapes, text_shapes):
+        monkeypatch.setattr(module, "_MOST_SHAPES", 8)
+        monkeypatch.setattr(module, "_MOST_BYTES", 1024)
+    monkeypatch.setattr(text_shapes, "_MOST_SPANS", 16)
+    head = "2026-01-31 10:00:0{},001 INFO [main] org.own.App: "
+    for number in range(20):  # half of a file's shapes are those of the file before it
+        texts = [f"{'x' * (number // 2 + k)} of blk_{{}} took {{}}7 ms" for k in range(1, 5)]
+        lines = [(head + texts[i % 4]).format(i % 10, i % 7 + 1, i % 9) for i in range(600)]
+        (tmp_path / f"{number:02d}.log").write_text("\n".join(lines))
+    messages = same(tmp_path, session_regex=r"blk_\d+", log_format="hadoop")
+    assert len(messages.texts) == 13
 
 
 def test_compiled_code_is_used_where_it_pays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

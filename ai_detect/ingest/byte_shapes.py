@@ -1,0 +1,94 @@
+"""Shapes: what patterns find in a text is known from any other text of its shape.
+
+Two texts are of one shape where they differ in nothing but digits, and only in such as no pattern tells apart. A
+pattern sees a text as a row of members and others of its character classes, so in both it finds the same spans. A class
+of some digits alone is allowed where one of a few bytes must follow (`0[xX]`): before these a digit stays what it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ai_detect.ingest import byte_machine as machine
+from ai_detect.ingest.byte_dictionary import NO_ROOM, hash_of, number_of_hashed
+from ai_detect.ingest.byte_machine import Program
+from ai_detect.ingest.compiled import compiled, inlined
+
+#: Longer texts have no shape: they are seldom seen twice.
+LONGEST_SHAPE = 1_024
+#: A text without a shape.
+NO_SHAPE = NO_ROOM
+_SEEN_BITS = 12
+_ZERO, _NINE, _ANY_DIGIT = 48, 57, np.uint8(49)
+_NO_BYTE = 255
+
+
+def told_apart_before(programs: Sequence[Program]) -> np.ndarray | None:
+    """Two bytes, (2,) uint8, before which these programs may tell digits apart; None where they do so elsewhere."""
+    before: set[int] = set()
+    for program in programs:
+        code, sets = program.code, program.sets
+        digits = sets[:, _ZERO : _NINE + 1]
+        apart = np.logical_and(digits.any(axis=1), ~digits.all(axis=1))
+        for at, (operation, number) in enumerate(code[:, :2].tolist()):
+            if operation == machine.BACKREF:
+                return None
+            if operation not in machine.OF_A_CLASS or not apart[number]:
+                continue
+            following = int(code[at + 1, 1])
+            if operation != machine.SET or code[at + 1, 0] != machine.SET or digits[following].any():
+                return None
+            before.update(np.flatnonzero(sets[following]).tolist())
+    if len(before) > 2:
+        return None
+    return np.array([*sorted(before), _NO_BYTE, _NO_BYTE][:2], np.uint8)
+
+
+@compiled
+def put_shape(source: np.ndarray, following: np.ndarray, before: np.ndarray, target: np.ndarray) -> None:
+    """Write the shape of bytes, each followed by that of `following`. The loop becomes vector instructions."""
+    first, second = before[0], before[1]
+    for i in range(len(source)):
+        byte = source[i]
+        target[i] = byte
+        if _ZERO <= byte <= _NINE and following[i] != first and following[i] != second:
+            target[i] = _ANY_DIGIT
+
+
+@inlined
+def shape_number(
+    data: np.ndarray,
+    begin: int,
+    end: int,
+    before: np.ndarray,
+    words: np.ndarray,
+    out: np.ndarray,
+    slots: np.ndarray,
+    hashes: np.ndarray,
+    spans: np.ndarray,
+    strings: np.ndarray,
+    used: np.ndarray,
+    seen: np.ndarray,
+) -> int:
+    """The number of the shape of `data[begin:end]`, which is not empty, in a `ByteDictionary` (the five before the
+    last); NO_SHAPE where there is no room for it, or it is seen for the first time, as most shapes are that are seen
+    once. `out` is the bytes of `words`, in which the shape is put together; `seen` are hashes of late.
+    """
+    length = end - begin
+    put_shape(data[begin : end - 1], data[begin + 1 : end], before, out)
+    last = data[end - 1]
+    out[length - 1] = _ANY_DIGIT if _ZERO <= last <= _NINE else last
+    for i in range(length, (length + 7) & ~7):
+        out[i] = 0
+    value = hash_of(words, length)
+    place = value >> np.uint64(64 - _SEEN_BITS)
+    adds = seen[place] == value
+    seen[place] = value
+    return number_of_hashed(slots, hashes, spans, strings, used, words, length, value, adds)
+
+
+def nothing_seen() -> np.ndarray:
+    """Hashes of shapes that were seen, which new ones take the places of."""
+    return np.zeros(1 << _SEEN_BITS, np.uint64)

@@ -1,0 +1,136 @@
+"""What was found in a line, kept for all lines of its shape (byte_shapes.py): spans of time, text and session key."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from ai_detect.ingest.byte_dictionary import DictionaryArrays, bounded_dictionary
+from ai_detect.ingest.byte_machine import Program
+from ai_detect.ingest.byte_shapes import LONGEST_SHAPE, nothing_seen, told_apart_before
+from ai_detect.ingest.byte_texts import IS_ALNUM, IS_SPACE
+from ai_detect.ingest.compiled import compiled
+
+_MOST_SHAPES = 1 << 15
+_MOST_BYTES = 1 << 23
+_FULL = 0.9
+#: What is known of a shape: nothing, the header of a message, no header.
+NOTHING, HEADER, NO_HEADER = range(3)
+#: Columns of `LineShapes.found`; places count from the beginning of the line.
+KIND, TIME, TIME_END, LEVEL, KEY, KEY_END, CUT, HEAD, HEAD_END, REST, REST_END = range(11)
+#: Of a line without header: whether it is a stack frame, one of Python, and where its first character stands.
+IS_FRAME, IS_PYTHON_FRAME, FIRST = TIME, TIME_END, LEVEL
+#: How the text is cut from the line: from HEAD each time anew, HEAD alone, or HEAD and REST with SESSION_TOKEN between.
+CUT_ANEW, CUT_HEAD, CUT_KEY = range(3)
+
+
+class LineShapes(NamedTuple):
+    """Shapes and what was found in their lines, for compiled code."""
+
+    is_used: bool  # whether the patterns allow it
+    has_texts: bool  # whether the patterns that texts are searched for do, too
+    before: np.ndarray  # (2,) uint8, of `told_apart_before`
+    words: np.ndarray  # uint64, where a shape is put together
+    bytes: np.ndarray  # uint8, the same
+    dictionary: DictionaryArrays
+    seen: np.ndarray  # uint64, of `nothing_seen`
+    found: np.ndarray  # (n, 11) int32
+
+
+def empty_line_shapes(programs: Sequence[Program], text_programs: Sequence[Program]) -> LineShapes:
+    """No shape yet, for lines in which the first programs find what there is, and the others in their texts."""
+    before = told_apart_before([*programs, *text_programs]) if programs else None
+    has_texts = before is not None
+    if programs and not has_texts:
+        before = told_apart_before(programs)
+    n, n_words = (_MOST_SHAPES, _MOST_BYTES // 8) if before is not None else (1, 0)
+    words = np.zeros(LONGEST_SHAPE // 8, np.uint64)
+    return LineShapes(
+        before is not None,
+        has_texts,
+        np.zeros(2, np.uint8) if before is None else before,
+        words,
+        words.view(np.uint8),
+        bounded_dictionary(n, n_words),
+        nothing_seen(),
+        np.zeros((n, REST_END + 1), np.int32),
+    )
+
+
+def forget_line_shapes(shapes: LineShapes) -> bool:
+    """Make room where there is little: shapes of the past may not come again. Returns whether all are forgotten."""
+    dictionary = shapes.dictionary
+    if not shapes.is_used:
+        return False
+    n, n_words = (int(used) for used in dictionary.used)
+    is_full = n >= _FULL * len(dictionary.spans) or n_words >= _FULL * len(dictionary.words)
+    if is_full:
+        dictionary.slots[:] = 0
+        dictionary.used[:] = 0
+        shapes.found[:] = NOTHING
+    return is_full
+
+
+@compiled
+def _is_digit(byte: int) -> bool:
+    return 48 <= byte <= 57
+
+
+@compiled
+def put_cut(
+    data: np.ndarray,
+    line: int,
+    begin: int,
+    end: int,
+    key_begin: int,
+    key_end: int,
+    begins_text: bool,
+    found: np.ndarray,
+) -> None:
+    """Say in `found` how the text `data[begin:end]` of a line and its key are cut in all lines of this shape, as
+    `byte_texts.put_text` does it; CUT_ANEW where that depends on digits.
+    """
+    found[CUT], found[HEAD], found[HEAD_END] = CUT_ANEW, begin - line, end - line
+    n_key = key_end - key_begin
+    is_number = n_key > 0
+    for i in range(key_begin, key_end):
+        is_number = is_number and _is_digit(data[i])
+    if is_number and begins_text:
+        return
+    n_places = 0
+    if n_key > 0 and not is_number:
+        for place in range(begin, end - n_key + 1):
+            fits = True
+            for i in range(n_key):
+                a, b = data[place + i], data[key_begin + i]
+                if a != b and not (_is_digit(a) and _is_digit(b)):
+                    fits = False
+                    break
+            n_places += fits
+        if n_places > 1 or (n_places == 1 and not begin <= key_begin <= end - n_key):
+            return
+    cut = CUT_HEAD
+    if n_places == 1:
+        head, tail = data[key_begin], data[key_end - 1]
+        inside = (IS_ALNUM[head] and key_begin > begin and IS_ALNUM[data[key_begin - 1]]) or (
+            IS_ALNUM[tail] and key_end < end and IS_ALNUM[data[key_end]]
+        )
+        if not inside and key_begin == begin:
+            begin = key_end
+        elif not inside:
+            cut = CUT_KEY
+    head_end, rest = (key_begin, key_end) if cut == CUT_KEY else (end, end)
+    while begin < head_end and IS_SPACE[data[begin]]:
+        begin += 1
+    while end > rest and IS_SPACE[data[end - 1]]:
+        end -= 1
+    if cut == CUT_HEAD:
+        while head_end > begin and IS_SPACE[data[head_end - 1]]:
+            head_end -= 1
+        if head_end == begin:
+            return
+    found[CUT], found[HEAD], found[HEAD_END], found[REST], found[REST_END] = (
+        cut, begin - line, head_end - line, rest - line, end - line,
+    )  # fmt: skip

@@ -1,0 +1,76 @@
+"""A stream of bytes in blocks of whole lines."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+
+from ai_detect.ingest.byte_stream import ByteStream
+
+#: What is kept of a line.
+MAX_LINE_BYTES = 1 << 20
+#: What is read at once.
+BLOCK_BYTES = 1 << 18
+
+
+def whole_lines(content: ByteStream) -> Iterator[tuple[int, memoryview]]:
+    """(byte offset, whole lines without the last newline); of an endless line only the beginning is kept in memory.
+
+    The lines lie in one buffer that is used again and again: new memory costs more than reading into old.
+    """
+    buffer = _Buffer(content)
+    start = 0
+    while buffer.fill():
+        cut = buffer.bytes.rfind(b"\n", 0, buffer.n_used)
+        if cut >= 0:
+            yield start, buffer.view[:cut]
+            start += cut + 1
+            buffer.drop(cut + 1)
+        elif buffer.n_used > MAX_LINE_BYTES:
+            yield start, buffer.view[: buffer.n_used]
+            start += buffer.n_used
+            buffer.drop(buffer.n_used)
+            while buffer.fill():
+                cut = buffer.bytes.find(b"\n", 0, buffer.n_used)
+                n_dropped = buffer.n_used if cut < 0 else cut + 1
+                start += n_dropped
+                buffer.drop(n_dropped)
+                if cut >= 0:
+                    break
+    if buffer.n_used:
+        yield start, buffer.view[: buffer.n_used - buffer.bytes.endswith(b"\n", 0, buffer.n_used)]
+
+
+class _Buffer:
+    """What was read and not yet dropped: `bytes[:n_used]`, also seen as `view`."""
+
+    def __init__(self, content: ByteStream) -> None:
+        self._content = content
+        self._make(2 * BLOCK_BYTES)
+        self.n_used = 0
+
+    def _make(self, size: int) -> None:
+        self.bytes = bytearray(size)
+        self.view = memoryview(self.bytes)
+
+    def fill(self) -> bool:
+        """Read a block more; whether there was any."""
+        if self.n_used + BLOCK_BYTES > len(self.bytes):
+            former = self.view[: self.n_used]
+            self._make(2 * len(self.bytes))
+            self.view[: self.n_used] = former
+        into = self.view[self.n_used : self.n_used + BLOCK_BYTES]
+        if isinstance(self._content, io.BufferedIOBase):
+            n_read = self._content.readinto(into)
+        else:
+            data = self._content.read(BLOCK_BYTES)
+            n_read = len(data)
+            into[:n_read] = data
+        self.n_used += n_read
+        return n_read > 0
+
+    def drop(self, n: int) -> None:
+        """Forget the first n bytes."""
+        n_kept = self.n_used - n
+        self.bytes[:n_kept] = self.bytes[n : self.n_used]
+        self.n_used = n_kept
