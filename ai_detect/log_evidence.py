@@ -18,7 +18,10 @@ from ai_detect.encoder.vocabulary import word_matrix
 from ai_detect.errors import CheckpointError
 from ai_detect.sequences.parsed_log import ParsedLog, Progress, Silent, SomeSessions
 from ai_detect.sequences.session_blocks import session_blocks
-from ai_detect.tables import BoolArray, Float32Array
+from ai_detect.tables import BoolArray, Float32Array, ragged_rows
+
+#: Sessions whose events are listed at once; only memory depends on it.
+_BLOCK = 1 << 13
 
 
 def learn_values(log: ParsedLog, normal: BoolArray) -> tuple[ValueModel, Float32Array]:
@@ -26,14 +29,16 @@ def learn_values(log: ParsedLog, normal: BoolArray) -> tuple[ValueModel, Float32
     (n_events, 2).
     """
     all_values = log.values
-    of_normal = np.repeat(normal, log.sequences.lengths)
-    values, own = ValueModel.fit(
-        log.sequences.take(np.flatnonzero(normal)),
-        all_values.take(np.flatnonzero(of_normal)),
-        log.events.n_known,
-    )
-    odd = values.surprise(log.sequences, all_values).surprise.copy()
-    odd[of_normal] = own.surprise
+    kept, offsets = np.flatnonzero(normal), log.sequences.offsets
+    of_kept = scratch.Growing(np.int64)
+    for block in scratch.blocks(len(kept), _BLOCK):
+        begins = offsets[kept[block]]
+        of_kept.append(ragged_rows(begins, offsets[kept[block] + 1] - begins))
+    events = of_kept.column()
+    values, own = ValueModel.fit(log.sequences.take(kept), all_values.take(events), log.events.n_known)
+    odd = values.surprise(log.sequences, all_values).surprise
+    for block in scratch.blocks(len(events)):
+        odd[events[block]] = own.surprise[block]
     return values, odd
 
 

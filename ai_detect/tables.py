@@ -35,6 +35,8 @@ NO_SESSION = -1
 MAX_VALUES = 8
 #: Strings, and about how many bytes of them, that are made at once; only memory depends on it.
 _STRINGS_AT_ONCE, _TEXT_AT_ONCE = 1 << 14, 1 << 20
+#: Sessions that are copied at once; only memory depends on it.
+_SESSIONS_AT_ONCE = 1 << 13
 #: Severity of a line as an int8; 0 where the header names none.
 LEVELS = ("", "trace", "debug", "info", "notice", "warning", "error", "critical", "fatal")
 
@@ -62,6 +64,11 @@ def rows_and_next(offsets: Int64Array) -> Iterator[Int64Array]:
     return (offsets[block.start : block.stop + 1] for block in scratch.blocks(len(offsets) - 1))
 
 
+def _are_neighbours(rows: Int64Array) -> bool:
+    """Whether the rows follow each other without a gap."""
+    return len(rows) > 0 and all((np.diff(part) == 1).all() for part in rows_and_next(rows))
+
+
 def _range(column: np.ndarray) -> tuple[int, int]:
     """Least and largest number of a column that has any."""
     low_high = [(int(column[block].min()), int(column[block].max())) for block in scratch.blocks(len(column))]
@@ -72,6 +79,14 @@ def ragged_rows(starts: Int64Array, counts: Int64Array) -> Int64Array:
     """The numbers `starts[i], starts[i] + 1, ...`, `counts[i]` of them, for each i in turn."""
     ends = np.cumsum(counts)
     return np.repeat(starts - (ends - counts), counts) + np.arange(ends[-1] if len(ends) else 0)
+
+
+def added_up(one: tuple[Int64Array, Int64Array], other: tuple[np.ndarray, np.ndarray]) -> tuple[Int64Array, Int64Array]:
+    """Two counts of ascending keys as one: the distinct keys, ascending, and the counts of each together."""
+    keys, inverse = np.unique(np.concatenate([one[0], other[0]]), return_inverse=True)
+    counts = np.zeros(len(keys), np.int64)
+    np.add.at(counts, inverse, np.concatenate([one[1], other[1]]))
+    return keys.astype(np.int64), counts
 
 
 class StringColumn(Sequence[str]):
@@ -187,14 +202,19 @@ class ValueTable:
 
     def take(self, events: Int64Array) -> ValueTable:
         """The table of these events, in this order; neighbours in their order are a view, not a copy."""
-        if len(events) and np.all(np.diff(events) == 1):
+        if _are_neighbours(events):
             begin, end = int(events[0]), int(events[-1]) + 1
             rows = slice(self.offsets[begin], self.offsets[end])
             return ValueTable(self.offsets[begin : end + 1] - self.offsets[begin], self.number[rows], self.key[rows])
-        counts = np.diff(self.offsets)[events]
-        taken = ragged_rows(self.offsets[events], counts)
-        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
-        return ValueTable(offsets, self.number[taken], self.key[taken])
+        counts = scratch.filled(
+            len(events), np.int8, lambda block: self.offsets[events[block] + 1] - self.offsets[events[block]]
+        )
+        number, key = scratch.Growing(np.float32), scratch.Growing(np.int32)
+        for block in scratch.blocks(len(events)):
+            taken = ragged_rows(self.offsets[events[block]], counts[block])
+            number.append(self.number[taken])
+            key.append(self.key[taken])
+        return ValueTable(scratch.offsets_of(counts), number.column(), key.column())
 
 
 @dataclass(frozen=True)
@@ -348,15 +368,20 @@ class SequenceTable:
 
     def take(self, sessions: Int64Array) -> SequenceTable:
         """The table of these sessions, in this order; neighbours in their order are a view, not a copy."""
-        if len(sessions) and np.all(np.diff(sessions) == 1):
+        if _are_neighbours(sessions):
             begin, end = int(sessions[0]), int(sessions[-1]) + 1
             rows = slice(self.offsets[begin], self.offsets[end])
             own = self.offsets[begin : end + 1] - self.offsets[begin]
             return SequenceTable(own, self.event_id[rows], self.gap_s[rows])
-        lengths = self.lengths[sessions]
-        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
-        taken = ragged_rows(self.offsets[sessions], lengths)
-        return SequenceTable(offsets, self.event_id[taken], self.gap_s[taken])
+        lengths = scratch.filled(
+            len(sessions), np.int64, lambda block: self.offsets[sessions[block] + 1] - self.offsets[sessions[block]]
+        )
+        event_id, gap_s = scratch.Growing(np.int32), scratch.Growing(np.float32)
+        for block in scratch.blocks(len(sessions), _SESSIONS_AT_ONCE):
+            taken = ragged_rows(self.offsets[sessions[block]], lengths[block])
+            event_id.append(self.event_id[taken])
+            gap_s.append(self.gap_s[taken])
+        return SequenceTable(scratch.offsets_of(lengths), event_id.column(), gap_s.column())
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,8 @@ _COMPONENTS = {component.name: component for component in COMPONENTS}
 _FORESTS = [component.name for component in COMPONENTS if component.detector == "iforest"]
 #: Training sessions whose scores are stored, to notice on load that a library scores differently.
 _N_CHECKED = 32
+#: Training sessions, evenly spaced, that detectors get their rows from; events and transitions are counted in all.
+_MOST_SHOWN = 16_384
 #: Columns of the views that are as wide for every log.
 _WIDTHS = {"rarity": 1, "relations": 2, "novelty": 2, "severity": 2, "order": 2, "surprise": 2, "timing": 3}
 #: Beyond any number in a row; sums of squares stay finite.
@@ -56,13 +58,22 @@ class Comparison:
         self._detectors: dict[str, Detector] = {}
 
     @classmethod
-    def fit(cls, evidence: SessionEvidence, event_vectors: Float32Array, seed: int, suspects: BoolArray) -> Comparison:
-        """Learn from training sessions what the views and the detectors need; `suspects` (n_sessions,) are those that
-        look abnormal themselves.
+    def fit(
+        cls,
+        evidence: SessionEvidence,
+        event_vectors: Float32Array,
+        seed: int,
+        suspects: BoolArray,
+        among: Int64Array | None = None,
+    ) -> Comparison:
+        """Learn from training sessions what the views and the detectors need: from all of the evidence, or those
+        `among` it. `suspects` are those of these that look abnormal themselves, (n_sessions,).
         """
-        normal = evidence.take(np.flatnonzero(trusted(suspects)))
-        views = SessionViews.fit(normal, event_vectors)
-        matrices = views.transform(normal, event_vectors)
+        normal = np.flatnonzero(trusted(suspects))
+        normal = normal if among is None else among[normal]
+        views = SessionViews.fit(evidence.sequences.take(normal), event_vectors)
+        shown = normal[np.linspace(0, len(normal) - 1, min(len(normal), _MOST_SHOWN)).astype(np.int64)]
+        matrices = views.transform(evidence.take(shown), event_vectors)
         return cls(seed, views, {view: make_reference(matrices[view], seed) for view in _VIEWS}, suspects)
 
     def raw_scores(

@@ -108,7 +108,7 @@ def _mutual_information(levels: UInt8Array, weights: Float64Array) -> Float64Arr
     return np.maximum(np.add.reduceat(np.add.reduceat(parts, starts, axis=0), starts, axis=1), 0)
 
 
-def distinct_levels(levels: UInt8Array) -> tuple[UInt8Array, Float64Array]:
-    """Distinct rows in the order of their content, and how often each occurs."""
+def distinct_levels(levels: UInt8Array, weights: Float64Array) -> tuple[UInt8Array, Float64Array]:
+    """Distinct rows in the order of their content, each with the weight of all its like."""
     first, inverse = distinct_rows(levels)
-    return levels[first], np.bincount(inverse, minlength=len(first)).astype(np.float64)
+    return levels[first], np.bincount(inverse, weights, len(first)).astype(np.float64)

@@ -43,7 +43,8 @@ def held_out_scores(
         check()
         inside, outside = fold[judged] == number, np.flatnonzero((fold != number) & normal)
         outside = outside if len(outside) else judged  # a lone session has nothing to be held out from
-        comparison = Comparison.fit(evidence.take(outside), event_vectors, seed, np.zeros(len(outside), np.bool_))
+        none_suspect = np.zeros(len(outside), np.bool_)
+        comparison = Comparison.fit(evidence, event_vectors, seed, none_suspect, among=outside)
         for name, raw in comparison.raw_scores(evidence.take(judged[inside]), event_vectors, names).items():
             held_out[name][inside] = raw
     return judged, fold[judged], held_out

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ai_detect import scratch
 from ai_detect.detectors.dependence import DependenceTree, UInt8Array
 from ai_detect.detectors.occurrences import event_columns
 from ai_detect.detectors.reference import distinct_rows
@@ -61,7 +62,7 @@ def cleanness(suspects: BoolArray) -> float:
 
 def _distinct_sets(sequences: SequenceTable) -> tuple[UInt8Array, Int64Array]:
     """Distinct sets of events as rows of 0 and 1, and the row of each session."""
-    column = event_columns(np.bincount(sequences.event_id, minlength=1).astype(np.int64))
+    column = event_columns(_event_counts(sequences))
     width = int(column.max()) + 1
     packed = np.zeros((len(sequences), -(-width // 8)), np.uint8)
     for start in range(0, len(sequences), _BLOCK):
@@ -72,6 +73,15 @@ def _distinct_sets(sequences: SequenceTable) -> tuple[UInt8Array, Int64Array]:
         packed[start:end] = np.packbits(present, axis=1)
     first, inverse = distinct_rows(packed)
     return np.unpackbits(packed[first], axis=1, count=width), inverse
+
+
+def _event_counts(sequences: SequenceTable) -> Int64Array:
+    counts = np.zeros(1, np.int64)
+    for block in scratch.blocks(len(sequences.event_id)):
+        own = np.bincount(sequences.event_id[block], minlength=len(counts))
+        own[: len(counts)] += counts
+        counts = own
+    return counts
 
 
 def _first_of_each(inverse: Int64Array, n: int) -> Int64Array:

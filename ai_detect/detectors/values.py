@@ -10,24 +10,28 @@ is judged by the others alone: what only it holds is new.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
+from ai_detect import scratch
 from ai_detect.artifacts import check_array
+from ai_detect.detectors.value_columns import ObservedColumns, in_groups
 from ai_detect.detectors.value_slots import GAP, NO_SLOT, Observed, n_groups, observe
 from ai_detect.detectors.value_tails import NumberTails
 from ai_detect.detectors.value_words import Vocabularies
-from ai_detect.tables import Float32Array, Float64Array, Int32Array, SequenceTable, ValueTable
+from ai_detect.tables import Float32Array, Float64Array, Int32Array, SequenceTable, ValueTable, ragged_rows
 
 #: Training is measured on an even sample of sessions with about so many events; more only cost memory.
 _MAX_EVENTS = 1_000_000
 #: Events that are looked at together; only memory depends on it.
-_BLOCK = 1 << 19
+_BLOCK = 1 << 16
 #: Beyond any number of events.
 _MOST_EVENTS = 1 << 29
+
+Fitted = TypeVar("Fitted", NumberTails, Vocabularies)
 
 
 class ValueSurprise(NamedTuple):
@@ -59,39 +63,53 @@ class ValueModel:
         stride = -(-max(len(sequences.event_id), 1) // _MAX_EVENTS)
         if stride == 1:
             return cls._fit(sequences, values, n_events)
-        number = np.arange(len(sequences))
-        sampled = number % stride == 0
-        rows = np.repeat(sampled, sequences.lengths)
-        model, own = cls._fit(sequences.take(number[sampled]), values.take(np.flatnonzero(rows)), n_events)
-        rest = model.surprise(sequences.take(number[~sampled]), values.take(np.flatnonzero(~rows)))
-        both = ValueSurprise(np.empty((len(rows), 2), np.float32), np.empty((len(rows), 2), np.int32))
-        for whole, of_sample, of_rest in zip(both, own, rest, strict=True):
-            whole[rows], whole[~rows] = of_sample, of_rest
+        sampled = np.arange(0, len(sequences), stride)
+        rows = ragged_rows(sequences.offsets[sampled], sequences.lengths[sampled])
+        model, own = cls._fit(sequences.take(sampled), values.take(rows), n_events)
+        both = model.surprise(sequences, values)
+        for whole, of_sample in zip(both, own, strict=True):
+            whole[rows] = of_sample
         return model, both
 
     @classmethod
     def _fit(cls, sequences: SequenceTable, values: ValueTable, n_events: int) -> tuple[ValueModel, ValueSurprise]:
-        observed = observe(sequences, values, n_events)
+        columns = ObservedColumns(of_words=False), ObservedColumns(of_words=True)
+        parts = _blocks(sequences)
+        for begin, end in parts:
+            found = observe(*_part(sequences, values, begin, end), n_events)
+            for column, observed in zip(columns, found, strict=True):
+                column.append(observed, int(sequences.offsets[begin]), begin)
+        numbers, words = (column.whole() for column in columns)
         middle = len(sequences) / 2
-        numbers, of_numbers = NumberTails.fit(observed[0], middle)
-        words, of_words = Vocabularies.fit(observed[1], middle)
-        return cls(n_events, numbers, words), _oddest(len(sequences.event_id), observed, (of_numbers, of_words))
+        tails, of_numbers = _fit_groups(NumberTails, numbers[0], n_events, middle)
+        counts, of_words = _fit_groups(Vocabularies, words[0], n_events, middle)
+        both = _empty(len(sequences.event_id))
+        for at, (begin, end) in enumerate(parts):
+            events = slice(int(sequences.offsets[begin]), int(sequences.offsets[end]))
+            own = []
+            for (observed, begins), nats in ((numbers, of_numbers), (words, of_words)):
+                rows = slice(int(begins[at]), int(begins[at + 1]))
+                here = Observed(*(column[rows] for column in observed))
+                own.append((here._replace(row=here.row - events.start), nats[rows]))
+            both.surprise[events], both.slot[events] = _oddest(events.stop - events.start, own)
+            scratch.let_go()
+        return cls(n_events, tails, counts), both
 
     def surprise(self, sequences: SequenceTable, values: ValueTable) -> ValueSurprise:
         """How odd the events of new sessions are; `values` are those of the sequences' events, row for row."""
         _check_aligned(sequences, values)
-        parts = [
-            self._block(sequences.take(np.arange(begin, end)), values, int(sequences.offsets[begin]))
-            for begin, end in _blocks(sequences)
-        ]
-        surprise = np.concatenate([np.zeros((0, 2), np.float32), *(part.surprise for part in parts)])
-        return ValueSurprise(surprise, np.concatenate([np.zeros((0, 2), np.int32), *(part.slot for part in parts)]))
-
-    def _block(self, sequences: SequenceTable, values: ValueTable, first_event: int) -> ValueSurprise:
-        n = len(sequences.event_id)
-        numbers, words = observe(sequences, values.take(np.arange(first_event, first_event + n)), self.n_events)
-        of_numbers = self.numbers.surprise(numbers.group, numbers.value)
-        return _oddest(n, (numbers, words), (of_numbers, self.words.surprise(words.group, words.value)))
+        both = _empty(len(sequences.event_id))
+        for begin, end in _blocks(sequences):
+            events = slice(int(sequences.offsets[begin]), int(sequences.offsets[end]))
+            numbers, words = observe(*_part(sequences, values, begin, end), self.n_events)
+            own = [
+                (numbers, self.numbers.surprise(numbers.group, numbers.value)),
+                (words, self.words.surprise(words.group, words.value)),
+            ]
+            both.surprise[events], both.slot[events] = _oddest(events.stop - events.start, own)
+            if end - begin < len(sequences):
+                scratch.let_go()
+        return both
 
     def state(self) -> dict[str, np.ndarray]:
         """The arrays that `from_state` takes."""
@@ -106,18 +124,45 @@ class ValueModel:
         return cls(n_events, numbers, Vocabularies.from_state(arrays, n_groups(n_events)))
 
 
-def _oddest(
-    n_events: int, observed: tuple[Observed, Observed], found: tuple[Float64Array, Float64Array]
-) -> ValueSurprise:
+def _fit_groups(kind: type[Fitted], observed: Observed, n_events: int, middle: float) -> tuple[Fitted, Float64Array]:
+    """What `kind.fit` gives of all values, a few groups at a time: none depends on another."""
+    nats = scratch.zeros(len(observed.row), np.float64)
+    parts = []
+    for rows in in_groups(observed.group, n_groups(n_events)):
+        part, nats[rows] = kind.fit(Observed(*(column[rows] for column in observed)), middle)
+        parts.append(part)
+    columns = {
+        name: np.concatenate([getattr(part, name) for part in parts])
+        for name in kind.__annotations__
+        if name != "offsets"
+    }
+    n_values = np.concatenate([np.diff(part.offsets) for part in parts])
+    return kind(**columns, offsets=np.append(0, np.cumsum(n_values))), nats
+
+
+def _oddest(n_events: int, found: Sequence[tuple[Observed, Float64Array]]) -> ValueSurprise:
     """The largest surprise of each event among its numbers, among its words, and its slot."""
     surprise, slot = np.zeros((n_events, 2)), np.full((n_events, 2), NO_SLOT, np.int32)
-    for column, (values, nats) in enumerate(zip(observed, found, strict=True)):
+    for column, (values, nats) in enumerate(found):
         for number in range(GAP + 1):  # an event occurs once in a slot
             of = np.flatnonzero(values.slot == number)
             of = of[nats[of] > surprise[values.row[of], column]]
             surprise[values.row[of], column] = nats[of]
             slot[values.row[of], column] = number
     return ValueSurprise(surprise.astype(np.float32), slot)
+
+
+def _empty(n_events: int) -> ValueSurprise:
+    return ValueSurprise(
+        scratch.zeros(2 * n_events, np.float32).reshape(n_events, 2),
+        scratch.zeros(2 * n_events, np.int32).reshape(n_events, 2),
+    )
+
+
+def _part(sequences: SequenceTable, values: ValueTable, begin: int, end: int) -> tuple[SequenceTable, ValueTable]:
+    """Neighbouring sessions with their values."""
+    events = np.arange(sequences.offsets[begin], sequences.offsets[end])
+    return sequences.take(np.arange(begin, end)), values.take(events)
 
 
 def _blocks(sequences: SequenceTable) -> list[tuple[int, int]]:

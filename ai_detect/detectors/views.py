@@ -19,17 +19,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ai_detect import scratch
 from ai_detect.artifacts import check_array
 from ai_detect.detectors.dependence import MOST, DependenceTree, UInt8Array, distinct_levels
 from ai_detect.detectors.occurrences import MAX_COLUMNS, event_columns, occurrences
-from ai_detect.tables import BoolArray, Float32Array, Float64Array, Int32Array, Int64Array, SequenceTable
+from ai_detect.tables import BoolArray, Float32Array, Float64Array, Int32Array, Int64Array, SequenceTable, added_up
 
 #: Views of single numbers, which the profile holds side by side.
 _NUMBERS = ("rarity", "relations", "novelty", "severity", "order", "surprise", "timing")
 #: Weight of the smoothing prior of a transition, in transitions.
 _PRIOR = 1.0
 #: Sessions that are described at once; only memory depends on it.
-_BLOCK = 16_384
+_BLOCK = 8_192
 #: Beyond any count; sums of such counts stay below 2**63.
 _MOST_COUNTED = 1 << 40
 
@@ -83,26 +84,38 @@ class SessionViews:
     relations: DependenceTree  # over the columns of the event matrices
 
     @classmethod
-    def fit(cls, evidence: SessionEvidence, event_vectors: Float32Array) -> SessionViews:
+    def fit(cls, sequences: SequenceTable, event_vectors: Float32Array) -> SessionViews:
         """Learn from training sessions; `event_vectors` (n_templates, d) describes the text of each event."""
-        sequences = evidence.sequences
-        n_events = len(event_vectors)
-        session, event, count = occurrences(sequences, n_events)
-        frequency = np.bincount(event, minlength=n_events).astype(np.int64)
-        tokens, previous = _tokens(sequences, n_events)
+        n, n_events = len(sequences), len(event_vectors)
         width = n_events + 3
-        transitions, transition_counts = np.unique(previous * width + tokens, return_counts=True)
+        frequency, event_counts = np.zeros(n_events, np.int64), np.zeros(width, np.int64)
+        transitions = transition_counts = np.zeros(0, np.int64)
+        for block in scratch.blocks(n, _BLOCK):
+            own = sequences.take(np.arange(block.start, block.stop))
+            frequency += np.bincount(occurrences(own, n_events)[1], minlength=n_events)
+            tokens, previous = _tokens(own, n_events)
+            event_counts += np.bincount(tokens, minlength=width)
+            found = np.unique(previous * width + tokens, return_counts=True)
+            transitions, transition_counts = added_up((transitions, transition_counts), found)
         column = event_columns(frequency)
-        levels = _levels(len(sequences), int(column.max(initial=-1)) + 2, session, column[event], count)
+        n_columns = int(column.max(initial=-1)) + 2
+        levels, weights = np.zeros((0, n_columns), np.uint8), np.zeros(0)
+        for block in scratch.blocks(n, _BLOCK):
+            own = sequences.take(np.arange(block.start, block.stop))
+            session, event, count = occurrences(own, n_events)
+            here = _levels(len(own), n_columns, session, column[event], count)
+            levels, weights = distinct_levels(
+                np.concatenate([levels, here]), np.concatenate([weights, np.ones(len(here))])
+            )
         return cls(
-            n_sessions=len(sequences),
+            n_sessions=n,
             document_frequency=frequency,
             column=column,
             known_vectors=np.unique(_unit(event_vectors[frequency > 0]), axis=0),
             transitions=transitions,
-            transition_counts=transition_counts.astype(np.int64),
-            event_counts=np.bincount(tokens, minlength=width).astype(np.int64),
-            relations=DependenceTree.fit(*distinct_levels(levels)),
+            transition_counts=transition_counts,
+            event_counts=event_counts,
+            relations=DependenceTree.fit(levels, weights),
         )
 
     def transform(self, evidence: SessionEvidence, event_vectors: Float32Array) -> dict[str, Float32Array]:

@@ -40,7 +40,7 @@ MAX_REASONS = 8
 N_ASKED = 3
 N_EXPECTED = 3
 #: Distinct sessions whose neighbours are kept in case they come again.
-_MOST_KNOWN = 1 << 12
+_MOST_KNOWN = 1 << 9
 
 
 @dataclass(frozen=True)

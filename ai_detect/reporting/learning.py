@@ -6,16 +6,21 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ai_detect import scratch
 from ai_detect.reporting.novelty import KnownTemplates
 from ai_detect.reporting.reference import ExplainContext
-from ai_detect.reporting.tails import EVERYWHERE, tail_table
+from ai_detect.reporting.tails import EVERYWHERE, joined_tables, tail_table
 from ai_detect.sequences.windowing import distinct_sequences
-from ai_detect.tables import BoolArray, Float32Array, Int64Array, SequenceTable
+from ai_detect.tables import BoolArray, Float32Array, Int64Array, SequenceTable, added_up, ragged_rows
 
 #: Tails of gaps and surprise are measured on an even sample of sessions with about so many events.
-_MAX_TAIL_EVENTS = 2_000_000
+_MAX_TAIL_EVENTS = 500_000
 #: Templates seen once that are compared with all others; more only cost time.
 _MAX_ONCE_SEEN = 1000
+#: Sessions that are counted at once; only memory depends on it.
+_BLOCK = 1 << 13
+#: An event and how often a session holds it are one number: the second takes so many bits.
+_COUNT_BITS = 32
 
 
 def fit_context(
@@ -36,73 +41,92 @@ def fit_context(
     faults. Of the distinct sessions the commonest are kept to compare with.
     """
     n_training, seen_in = len(sequences), _document_frequency(sequences, n_known)
-    if normal is not None and not normal.all():
-        kept = np.flatnonzero(normal)
-        if surprise is not None:
-            surprise = surprise[np.repeat(normal, sequences.lengths)]
-        sequences, keys = sequences.take(kept), [keys[int(index)] for index in kept]
-    events = sequences.event_id.astype(np.int64)
-    lengths = sequences.lengths
-    session = np.repeat(np.arange(len(sequences)), lengths)
-
-    pairs, occurrences = np.unique(session * n_known + events, return_counts=True)
-    most = int(occurrences.max(initial=0)) + 1
-    event_counts, n_with = np.unique(pairs % n_known * most + occurrences, return_counts=True)
-    distinct_lengths, n_long = np.unique(lengths, return_counts=True)
-
-    width = n_known + 2
-    filled = lengths > 0
-    starts, ends = sequences.offsets[:-1][filled], sequences.offsets[1:][filled]
-    before = np.empty_like(events)
-    before[1:] = events[:-1]
-    before[starts] = n_known
-    transitions = before * width + events
-    pair_keys, pair_counts = np.unique(
-        np.concatenate([transitions, events[ends - 1] * width + n_known + 1]), return_counts=True
-    )
-
-    gaps = np.maximum(sequences.gap_s.astype(np.float64), 0.0)  # a clock that ran backwards is no delay
-    unit = float(np.min(gaps, where=gaps > 0, initial=np.inf))
+    kept = np.arange(n_training) if normal is None else np.flatnonzero(normal)
+    counts_of_events = lengths = pairs = (np.zeros(0, np.int64), np.zeros(0, np.int64))
+    unit = np.inf
+    for block in scratch.blocks(len(kept), _BLOCK):
+        own = sequences.take(kept[block])
+        counts_of_events = added_up(counts_of_events, _event_counts(own, n_known))
+        lengths = added_up(lengths, np.unique(own.lengths, return_counts=True))
+        pairs = added_up(pairs, _transitions(own, n_known))
+        unit = float(np.min(own.gap_s, where=own.gap_s > 0, initial=unit))
     unit = unit if np.isfinite(unit) else 0.0
-    sample = np.flatnonzero(session % -(-max(len(events), 1) // _MAX_TAIL_EVENTS) == 0)
-    log_gaps = np.log(gaps[sample] + unit) if unit else np.full(len(sample), np.nan)
-    log_p = np.full(len(sample), np.nan) if surprise is None else surprise[sample].astype(np.float64)
-    everywhere = np.full(len(sample), EVERYWHERE)
-    gap_groups = np.concatenate([transitions[sample], -1 - events[sample], everywhere])
+    event_counts, n_with = counts_of_events
+
+    n_kept_events = int((lengths[0] * lengths[1]).sum())
+    some_sessions = kept[:: -(-max(n_kept_events, 1) // _MAX_TAIL_EVENTS)]
+    sample = sequences.take(some_sessions)
+    events = sample.event_id.astype(np.int64)
+    gaps = np.maximum(sample.gap_s.astype(np.float64), 0.0)  # a clock that ran backwards is no delay
+    log_gaps = np.log(gaps + unit) if unit else np.full(len(events), np.nan)
+    rows = ragged_rows(sequences.offsets[some_sessions], sample.lengths)
+    log_p = np.full(len(events), np.nan) if surprise is None else surprise[rows].astype(np.float64)
+    everywhere = np.full(len(events), EVERYWHERE)
+    gap_groups = (everywhere, -1 - events, _before(sample, n_known) * (n_known + 2) + events)
     once = np.flatnonzero(seen_in == 1) if templates else np.zeros(0, np.int64)
     some = once[np.linspace(0, len(once) - 1, min(len(once), _MAX_ONCE_SEEN)).astype(np.int64)]
     of_some = KnownTemplates(templates).distances_to_others(some)
     once_seen = of_some[np.arange(len(once)) * len(some) // max(len(once), 1)]  # each stands for its share
-    first, _, counts = distinct_sequences(sequences)
+    normal_sequences = sequences if normal is None else sequences.take(kept)
+    first, _, counts = distinct_sequences(normal_sequences)
     n_singular = int((counts == 1).sum())
-    first, counts = _references(sequences, first, counts, max_references, max_reference_events)
-    references = sequences.take(first)
+    first, counts = _references(normal_sequences, first, counts, max_references, max_reference_events)
+    references = normal_sequences.take(first)
     no_gaps = np.full(len(references.event_id), np.nan, np.float32)
     return ExplainContext(
         n_known=n_known,
-        n_sessions=len(sequences),
+        n_sessions=len(kept),
         n_training=n_training,
         n_singular=n_singular,
         gap_unit_s=unit,
         references=SequenceTable(references.offsets, references.event_id, no_gaps),
         reference_counts=counts,
-        reference_keys=tuple(keys[index] for index in first),
-        event_counts=np.column_stack([event_counts // most, event_counts % most, n_with]).astype(np.int64),
-        lengths=np.column_stack([distinct_lengths, n_long]).astype(np.int64),
-        pair_keys=pair_keys,
-        pair_counts=pair_counts.astype(np.int64),
+        reference_keys=tuple(keys[index] for index in kept[first].tolist()),
+        event_counts=np.column_stack([event_counts >> _COUNT_BITS, event_counts & (1 << _COUNT_BITS) - 1, n_with]),
+        lengths=np.column_stack(lengths),
+        pair_keys=pairs[0],
+        pair_counts=pairs[1],
         seen_in=seen_in,
         once_seen=np.sort(once_seen),
-        gaps=tail_table(gap_groups, np.tile(log_gaps, 3)),
-        surprise=tail_table(np.concatenate([events[sample], everywhere]), np.tile(log_p, 2)),
+        gaps=joined_tables(tail_table(groups, log_gaps) for groups in gap_groups),
+        surprise=joined_tables(tail_table(groups, log_p) for groups in (everywhere, events)),
     )
+
+
+def _event_counts(sequences: SequenceTable, n_known: int) -> tuple[Int64Array, Int64Array]:
+    """Events and how often a session holds each, in one number, ascending; and the number of such sessions."""
+    session = np.repeat(np.arange(len(sequences)), sequences.lengths)
+    pairs, occurrences = np.unique(session * n_known + sequences.event_id, return_counts=True)
+    found, n_with = np.unique((pairs % n_known << _COUNT_BITS) + occurrences, return_counts=True)
+    return found, n_with.astype(np.int64)
+
+
+def _before(sequences: SequenceTable, n_known: int) -> Int64Array:
+    """The event before each event; `n_known` before the first of a session."""
+    before = np.empty(len(sequences.event_id), np.int64)
+    before[1:] = sequences.event_id[:-1]
+    before[sequences.offsets[:-1][sequences.lengths > 0]] = n_known
+    return before
+
+
+def _transitions(sequences: SequenceTable, n_known: int) -> tuple[Int64Array, Int64Array]:
+    """Transitions, those to a session's end included, ascending; and how often there are such."""
+    width = n_known + 2
+    last = sequences.event_id[sequences.offsets[1:][sequences.lengths > 0] - 1].astype(np.int64)
+    found = np.concatenate([_before(sequences, n_known) * width + sequences.event_id, last * width + n_known + 1])
+    keys, counts = np.unique(found, return_counts=True)
+    return keys, counts.astype(np.int64)
 
 
 def _document_frequency(sequences: SequenceTable, n_known: int) -> Int64Array:
     """Sessions that hold each known event."""
-    session = np.repeat(np.arange(len(sequences)), sequences.lengths)
-    held = np.unique(session * n_known + sequences.event_id)
-    return np.bincount(held % max(n_known, 1), minlength=n_known).astype(np.int64)
+    frequency = np.zeros(n_known, np.int64)
+    for block in scratch.blocks(len(sequences), _BLOCK):
+        own = sequences.take(np.arange(block.start, block.stop))
+        session = np.repeat(np.arange(len(own)), own.lengths)
+        held = np.unique(session * n_known + own.event_id)
+        frequency += np.bincount(held % max(n_known, 1), minlength=n_known)
+    return frequency
 
 
 def _references(

@@ -39,6 +39,8 @@ from ai_detect.tables import (
 
 #: Rows of the table of all anomalies, of one card's list of alike sessions, and of the table of templates.
 MAX_FINDINGS, MAX_ALIKE, MAX_TEMPLATES = 300, 20, 200
+#: Findings that are made before what they are made of is let go.
+_LOOKED_UP = 16
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,9 @@ def described_log(
     quoted, n_quoted = scratch.Growing(np.int64), scratch.Growing(np.int64)
 
     def without_texts() -> Iterator[dict[str, Any]]:
-        for session, explanation in explained:
+        for place, (session, explanation) in enumerate(explained):
+            if place % _LOOKED_UP == 0:
+                scratch.let_go()  # each score of a session lies on a page of its own
             alike.add(session, explanation)
             rows = quoted_rows(explanation, sessions.rows_of(session))
             quoted.append(np.array(rows, np.int64))

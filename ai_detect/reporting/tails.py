@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -65,6 +65,12 @@ def tail_table(groups: Int64Array, values: Float64Array) -> TailTable:
     ranks = np.ceil(np.outer(n, QUANTILES)).astype(np.int64) - 1
     quantiles = values[order][start[:, None] + ranks] if len(keys) else np.zeros((0, len(QUANTILES)))
     return TailTable(keys, n.astype(np.int64), quantiles.astype(np.float32))
+
+
+def joined_tables(tables: Iterable[TailTable]) -> TailTable:
+    """The groups of all these tables, which hold none in common, each below those of the next one."""
+    parts = list(tables)
+    return TailTable(*(np.concatenate([getattr(part, name) for part in parts]) for name in ("keys", "n", "quantiles")))
 
 
 def tail_probability(value: float, n: int, quantiles: Float32Array) -> float:

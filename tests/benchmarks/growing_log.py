@@ -1,8 +1,8 @@
 """A log as long as is wanted, made of a real one: copies of it one after another, each with variable parts of its own.
 
-In every copy sessions have new ids and stay whole, times go on where the copy before ended, an address is another one
-of the log's, and the digits of numbers that hardly recur are drawn anew. What is constant in the log stays constant, so
-that a model of the real log finds in a copy about what it finds in the real log.
+In every copy sessions have new ids and stay whole, times go on where the copy before ended, and each address and each
+number that hardly recurs is another one of the log's, as long and after like words. What is constant in the log stays
+constant, so that a model of the real log finds in a copy about what it finds in the real log.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from __future__ import annotations
 import gzip
 import re
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from detection_splits import DATA
@@ -24,23 +24,34 @@ HDFS = DATA / "hdfs_2pct" / "HDFS.log.gz"
 SESSION_REGEX = r"blk_-?\d+"
 _ID = re.compile(rb"blk_-?(\d)(\d+)")
 _ADDRESS = re.compile(rb"\d{1,3}(?:\.\d{1,3}){3}")
-_NUMBER = re.compile(rb"(?<![\d.])(\d)(\d\d+)(?![\d.])")
+_NUMBER = re.compile(rb"(?<![\d.])\d{3,}(?![\d.])")
 _TIME = re.compile(rb"^\d{6} \d{6}", re.MULTILINE)
 _TIME_FORMAT = "%y%m%d %H%M%S"
 #: Numbers that stand in no more than this share of the lines are drawn anew.
 _RARE = 1e-3
+#: Letters before a number that tell ports, sizes and the numbers of tasks apart.
+_BEFORE = 6
 
 
-@dataclass(frozen=True)
-class _Places:
-    """Runs of digits that are drawn anew: where each digit stands, and which of the drawn ones it is."""
+class _Texts(NamedTuple):
+    """Texts of one length after like words: where they begin, and the bytes of each as it stands in the log."""
 
-    at: Int64Array
-    drawn: Int64Array
+    at: Int64Array  # (n,)
+    letters: np.ndarray  # (n, length) uint8
 
     @classmethod
-    def of(cls, starts: Int64Array, lengths: Int64Array, first_drawn: Int64Array) -> _Places:
-        return cls(ragged_rows(starts, lengths), ragged_rows(first_drawn, lengths))
+    def alike(cls, found: Iterable[re.Match[bytes]]) -> list[_Texts]:
+        groups: dict[tuple[int, bytes], list[re.Match[bytes]]] = {}
+        for match in found:
+            before = match.string[max(match.start() - _BEFORE, 0) : match.start()].translate(None, b"0123456789")
+            groups.setdefault((len(match[0]), before), []).append(match)
+        return [
+            cls(
+                np.array([match.start() for match in group]),
+                np.frombuffer(b"".join(match[0] for match in group), np.uint8).reshape(len(group), length),
+            )
+            for (length, _), group in groups.items()
+        ]
 
 
 class GrowingLog:
@@ -55,14 +66,15 @@ class GrowingLog:
         numbers: dict[bytes, int] = {}
         session = np.array([numbers.setdefault(found[0], len(numbers)) for found in ids])
         lengths = np.array([len(found[2]) for found in ids])
-        self._ids = _Places.of(np.array([found.start(2) for found in ids]), lengths, session * int(lengths.max()))
         self._n_id_digits = len(numbers) * int(lengths.max())
+        self._id_at = ragged_rows(np.array([found.start(2) for found in ids]), lengths)
+        self._id_digit = ragged_rows(session * int(lengths.max()), lengths)
         line_of_id = np.searchsorted(self._line_ends, [found.start() for found in ids], side="right")
         self._session = np.zeros(self.n_lines, np.int64)
         self._session[line_of_id] = session
         self._times(content)
-        self._addresses = self._places_of_addresses(content)
-        self._numbers = self._rare_numbers(content)
+        addresses = list(_ADDRESS.finditer(content))
+        self._texts = [*_Texts.alike(addresses), *_Texts.alike(self._rare_numbers(content, addresses))]
 
     def _times(self, content: bytes) -> None:
         from datetime import datetime, timezone
@@ -77,37 +89,21 @@ class GrowingLog:
         self._time_at = np.array([match.start() for match in found])
         self._span_s = int(self._seconds.max() - self._seconds.min()) + 1
 
-    def _places_of_addresses(self, content: bytes) -> list[tuple[Int64Array, np.ndarray]]:
-        """For each length of an address the places of such, and all there are, (n, length) bytes."""
-        by_length: dict[int, list[re.Match[bytes]]] = {}
-        for match in _ADDRESS.finditer(content):
-            by_length.setdefault(len(match[0]), []).append(match)
-        places = []
-        for length, found in by_length.items():
-            texts = sorted({match[0] for match in found})
-            letters = np.frombuffer(b"".join(texts), np.uint8).reshape(len(texts), length)
-            places.append((np.array([match.start() for match in found]), letters))
-        return places
-
-    def _rare_numbers(self, content: bytes) -> _Places:
+    def _rare_numbers(self, content: bytes, addresses: list[re.Match[bytes]]) -> list[re.Match[bytes]]:
         taken = np.zeros(len(content), np.bool_)
-        for match in (*_ID.finditer(content), *_ADDRESS.finditer(content), *_TIME.finditer(content)):
+        for match in (*_ID.finditer(content), *addresses, *_TIME.finditer(content)):
             taken[match.start() : match.end()] = True
         found = [match for match in _NUMBER.finditer(content) if not taken[match.start()]]
         counts = Counter(match[0] for match in found)
-        rare = [match for match in found if counts[match[0]] <= _RARE * self.n_lines]
-        lengths = np.array([len(match[2]) for match in rare])
-        return _Places.of(np.array([match.start(2) for match in rare]), lengths, np.cumsum(lengths) - lengths)
+        return [match for match in found if counts[match[0]] <= _RARE * self.n_lines]
 
     def copy(self, number: int) -> np.ndarray:
         """The bytes of the copy of this number, uint8; copy 0 differs from the real log as all others do."""
         random = np.random.default_rng(number)
         content = self._bytes.copy()
         zero = ord("0")
-        for places, n_drawn in ((self._ids, self._n_id_digits), (self._numbers, len(self._numbers.at))):
-            digits = random.integers(zero, zero + 10, n_drawn, np.uint8)
-            content[places.at] = digits[places.drawn]
-        for at, letters in self._addresses:
+        content[self._id_at] = random.integers(zero, zero + 10, self._n_id_digits, np.uint8)[self._id_digit]
+        for at, letters in self._texts:
             content[at[:, None] + np.arange(letters.shape[1])] = letters[random.integers(0, len(letters), len(at))]
         moved = np.datetime_as_string((self._seconds + number * self._span_s).astype("datetime64[s]"))
         text = np.frombuffer(moved.astype("S").tobytes(), np.uint8).reshape(len(moved), -1)  # 2008-11-09T20:35:30

@@ -14,7 +14,7 @@ def _levels(n: int = 500) -> np.ndarray:
 
 
 def _fit(levels: np.ndarray) -> DependenceTree:
-    return DependenceTree.fit(*distinct_levels(levels))
+    return DependenceTree.fit(*distinct_levels(levels, np.ones(len(levels))))
 
 
 def test_a_broken_relation_is_the_surprise_and_says_where() -> None:

@@ -11,7 +11,7 @@ from ai_detect.detectors.views import SessionEvidence, SessionViews
 
 @pytest.fixture(scope="module")
 def fitted() -> SessionViews:
-    return SessionViews.fit(evidence_of(normal_log(200)), event_vectors(N_KNOWN))
+    return SessionViews.fit(evidence_of(normal_log(200)).sequences, event_vectors(N_KNOWN))
 
 
 def test_rows_do_not_depend_on_the_rows_beside_them(fitted: SessionViews, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,7 +59,7 @@ def test_an_unseen_event_never_lowers_rarity_novelty_or_order(fitted: SessionVie
 def test_unseen_is_what_training_did_not_hold_whatever_its_id() -> None:
     """In cross-fitting an event of the vocabulary may be missing from the other folds."""
     sessions = [[0, 1, 2], [0, 2], [0, 1, 1]] * 5
-    views = SessionViews.fit(evidence_of(sessions), event_vectors(N_KNOWN))
+    views = SessionViews.fit(evidence_of(sessions).sequences, event_vectors(N_KNOWN))
     by_low_id, by_high_id = (
         views.transform(evidence_of([[0, unseen, 2]]), event_vectors()) for unseen in (N_KNOWN - 1, N_KNOWN + 1)
     )
@@ -77,7 +77,7 @@ def test_distances_are_as_if_every_unseen_event_had_its_own_column(fitted: Sessi
 def test_many_events_share_columns(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(occurrences_module, "MAX_COLUMNS", 4)
     monkeypatch.setattr(occurrences_module, "_SHARED_COLUMNS", 2)
-    views = SessionViews.fit(evidence_of(normal_log(50)), event_vectors(N_KNOWN))
+    views = SessionViews.fit(evidence_of(normal_log(50)).sequences, event_vectors(N_KNOWN))
     assert views.transform(evidence_of(normal_log(5)), event_vectors())["counts"].shape == (5, 5)
 
 
