@@ -49,15 +49,25 @@ _SERIES = re.compile(r"(?s)(?P<base>.*?)(?:\.(?P<number>\d{1,3})|-(?P<date>\d{8}
 
 @dataclass(frozen=True)
 class LogSource:
-    """One log that can be read again and again; `path` is its name for people ('-' for standard input)."""
+    """One log that can be read again and again, or a part of one; `path` is its name for people ('-': standard input).
+
+    A part begins and ends at the beginning of a line of an uncompressed file; its lines are counted from 1.
+    """
 
     path: str
     spool: str | None = None  # where a stream was written so that it can be read twice
+    begin: int = 0  # bytes
+    end: int | None = None  # bytes; None for the end of the file
 
     @property
     def file(self) -> str:
         """The file that is opened."""
         return self.spool or self.path
+
+    @property
+    def stored_bytes(self) -> int:
+        """Size on disk."""
+        return (os.path.getsize(self.file) if self.end is None else self.end) - self.begin
 
 
 @dataclass(frozen=True)
@@ -80,6 +90,7 @@ class RawBlock:
     first_line: int  # from 1
     n_lines: int
     offset: int  # bytes, in the decompressed content
+    end_offset: int  # where the next line begins
     content: bytes
     encoding: str
     stored_bytes: int  # read so far of the file as it is stored
@@ -139,9 +150,11 @@ def read_raw_blocks(source: LogSource, encoding: str = "utf-8") -> Generator[Raw
     """
     with open_text(source.file, source.path, encoding) as (content, stored, encoding):
         line = 1
-        for start, chunk in _whole_lines(content):
+        if source.begin:
+            stored.seek(source.begin)
+        for start, end, chunk in _whole_lines(content, source.begin, source.end):
             n_lines = chunk.count(b"\n") + 1
-            yield RawBlock(line, n_lines, start, chunk, encoding, stored.tell())
+            yield RawBlock(line, n_lines, start, end, chunk, encoding, stored.tell() - source.begin)
             line += n_lines
 
 
@@ -195,14 +208,13 @@ def lines_at(source: LogSource, spans: Iterable[tuple[int, int]], encoding: str 
 
 def stored_bytes(sources: Sequence[LogSource]) -> int:
     """Size on disk of all sources together: the total of a progress bar."""
-    return sum(os.path.getsize(source.file) for source in sources)
+    return sum(source.stored_bytes for source in sources)
 
 
 def likely_bytes(sources: Sequence[LogSource]) -> int:
     """About how many bytes there are to read, decompressed."""
     return sum(
-        os.path.getsize(source.file) * (10 if source.path.lower().endswith(_COMPRESSED_SUFFIXES) else 1)
-        for source in sources
+        source.stored_bytes * (10 if source.path.lower().endswith(_COMPRESSED_SUFFIXES) else 1) for source in sources
     )
 
 
@@ -306,28 +318,35 @@ def _skip(content: ByteStream, n_bytes: int) -> None:
         n_bytes -= len(data)
 
 
-def _whole_lines(content: ByteStream) -> Iterator[tuple[int, bytes]]:
-    """(byte offset, whole lines without the last newline); of an endless line only the beginning is kept in memory."""
-    start, rest = 0, b""
-    while data := content.read(_BLOCK_BYTES):
+def _whole_lines(content: ByteStream, start: int, stop: int | None) -> Iterator[tuple[int, int, bytes]]:
+    """(byte offset, that of the next line, whole lines without the last newline) of what `content` has left, up to the
+    byte `stop`; of an endless line only the beginning is kept in memory.
+    """
+    at, rest = start, b""
+
+    def read() -> bytes:
+        nonlocal at
+        data = content.read(_BLOCK_BYTES if stop is None else min(_BLOCK_BYTES, stop - at))
+        at += len(data)
+        return data
+
+    while data := read():
         block = rest + data
         cut = block.rfind(b"\n")
         if cut >= 0:
-            yield start, block[:cut]
+            yield start, start + cut + 1, block[:cut]
             start, rest = start + cut + 1, block[cut + 1 :]
         elif len(block) <= MAX_LINE_BYTES:
             rest = block
         else:
-            yield start, block
-            start, rest = start + len(block), b""
-            while data := content.read(_BLOCK_BYTES):
-                cut = data.find(b"\n")
-                start += len(data) if cut < 0 else cut + 1
-                if cut >= 0:
-                    rest = data[cut + 1 :]
-                    break
+            begin, rest = start, b""
+            while (data := read()) and (cut := data.find(b"\n")) < 0:
+                pass
+            rest = data[cut + 1 :] if data else b""
+            start = at - len(rest)
+            yield begin, start, block
     if rest:
-        yield start, rest.removesuffix(b"\n")
+        yield start, at, rest.removesuffix(b"\n")
 
 
 def decode_block(block: RawBlock) -> LineBlock:
@@ -341,13 +360,13 @@ def decode_block(block: RawBlock) -> LineBlock:
         raw = [item[:MAX_LINE_BYTES] for item in raw]
         chunk = b"\n".join(raw)
     lines, n_undecodable = _decode(chunk, raw, block.encoding)
-    if block.first_line == 1:
+    if block.offset == 0:
         lines[0] = lines[0].removeprefix("\ufeff")
     offsets = []
     for length in lengths:
         offsets.append(start)
         start += length
-    return LineBlock(block.first_line, offsets, lines, n_undecodable, n_truncated, start, block.stored_bytes)
+    return LineBlock(block.first_line, offsets, lines, n_undecodable, n_truncated, block.end_offset, block.stored_bytes)
 
 
 def _decode(chunk: bytes, raw: list[bytes], encoding: str) -> tuple[list[str], int]:
