@@ -6,12 +6,12 @@ belongs to messages before it. A compressed file, or one in UTF-16 or UTF-32, is
 
 from __future__ import annotations
 
-import os
 from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import BinaryIO
 
 from ai_detect.artifacts import sha256_json
+from ai_detect.ingest import stores
 from ai_detect.ingest.byte_stream import open_text
 from ai_detect.ingest.log_format import LogFormat
 from ai_detect.ingest.log_reader import MAX_LINE_BYTES, LogSource, decode_line, log_series, read_blocks
@@ -28,12 +28,12 @@ class LogBlock:
     file: int  # which file of the log
     file_key: str
     begins_series: bool  # whether its clock begins anew
-    stamp: str  # hex sha256 of what the file system says of the file, and of the place in it
+    stamp: str  # hex sha256 of what its store says of the file, and of the place in it
 
     def count_lines(self) -> int:
         """How many lines it has, whatever they hold; raises OSError."""
         n_lines, left = 0, self.source.stored_bytes
-        with open(self.source.file, "rb") as file:
+        with stores.open_stored(self.source.file) as file:
             file.seek(self.source.begin)
             while left and (data := file.read(min(left, MAX_LINE_BYTES))):
                 n_lines += data.count(b"\n")
@@ -47,13 +47,13 @@ def cut_log(reader: MessageReader, n_bytes: int) -> list[LogBlock]:
     blocks: list[LogBlock] = []
     series: str | None = None
     for number, source in enumerate(reader.sources):
-        path = os.path.abspath(source.file)
+        path = stores.absolute(source.file)
         ends = _ends(source, reader, n_bytes)
-        status = os.stat(path)
+        changes = stores.stamp(path)
         begin = 0
         for end in ends:
             part = replace(source, spool=path, begin=begin, end=end)
-            stamp = sha256_json([source.path, path, status.st_size, status.st_mtime_ns, status.st_ino, begin, end])
+            stamp = sha256_json([source.path, path, changes, begin, end])
             is_new = begin == 0 and log_series(source.path) != series
             blocks.append(LogBlock(part, number, keys[source.path], is_new, stamp))
             begin = end or 0
@@ -76,7 +76,7 @@ def _ends(source: LogSource, reader: MessageReader, n_bytes: int) -> list[int | 
     with open_text(source.file, source.path, reader.settings.encoding) as (content, stored, encoding):
         if content is not stored:
             return [None]
-        size = os.path.getsize(source.file)
+        size = source.stored_bytes
         found: list[int | None] = []
         last = 0
         for near in range(n_bytes, size, n_bytes):

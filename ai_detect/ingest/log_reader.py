@@ -25,6 +25,7 @@ from types import FrameType
 from typing import BinaryIO
 
 from ai_detect.errors import DataError, Interrupted
+from ai_detect.ingest import stores
 from ai_detect.ingest.byte_stream import ByteStream, byte_order_encoding, open_bytes, open_text
 
 logger = logging.getLogger(__name__)
@@ -67,7 +68,7 @@ class LogSource:
     @property
     def stored_bytes(self) -> int:
         """Size on disk."""
-        return (os.path.getsize(self.file) if self.end is None else self.end) - self.begin
+        return (stores.size(self.file) if self.end is None else self.end) - self.begin
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,8 @@ class RawBlock:
 def find_sources(spec: str | Path) -> list[LogSource]:
     """The logs that a file name, a glob, a folder or '-' stands for, in reading order (rotated files oldest first).
 
+    Files, globs and folders may lie in other stores than the disk, as `stores` has them.
+
     A missing FILE falls back to FILE.gz, FILE.zst, FILE.bz2 or FILE.xz. A folder is walked; hidden files and tables
     (.csv) in it are passed over. Empty, binary and unreadable files are an error where they are named, and left out
     with a log message where a glob or folder found them. Standard input and pipes are read to their end here, into a
@@ -111,6 +114,8 @@ def find_sources(spec: str | Path) -> list[LogSource]:
         return [spool_stdin()]
     if not name or "\x00" in name:
         raise DataError(f"{name!r} is not a file name")
+    if stores.is_address(name):
+        return _stored_elsewhere(name)
     if os.path.isdir(name):
         return _readable(name, _walk(name), "folder")
     path = next((name + suffix for suffix in ("", *_COMPRESSED_SUFFIXES) if os.path.exists(name + suffix)), None)
@@ -125,6 +130,18 @@ def find_sources(spec: str | Path) -> list[LogSource]:
     if problem := _problem(source):
         raise DataError(f"{path}: {problem}")
     return [source]
+
+
+def _stored_elsewhere(name: str) -> list[LogSource]:
+    kind, paths = stores.find(name)
+    if kind != "file":
+        if kind == "glob" and not glob.has_magic(name):
+            raise DataError(f"{name}: no such file; check the address")
+        paths = [path for path in paths if _may_be_log(os.path.basename(path))] if kind == "folder" else paths
+        return _readable(name, paths, kind)
+    if problem := _problem(LogSource(name)):
+        raise DataError(f"{name}: {problem}")
+    return [LogSource(name)]
 
 
 def spool_stdin() -> LogSource:
@@ -250,13 +267,13 @@ def _walk(folder: str) -> list[str]:
     paths = []
     for parent, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        # a table beside the logs holds labels more often than lines, and no layout here reads one
-        paths += [
-            os.path.join(parent, name)
-            for name in names
-            if not name.startswith(".") and not name.lower().endswith(".csv")
-        ]
+        paths += [os.path.join(parent, name) for name in names if _may_be_log(name)]
     return [path for path in paths if os.path.isfile(path)]
+
+
+def _may_be_log(name: str) -> bool:
+    # a table beside the logs holds labels more often than lines, and no layout here reads one
+    return not name.startswith(".") and not name.lower().endswith(".csv")
 
 
 def _reading_order(path: str) -> tuple[str, int, str, int]:
@@ -286,7 +303,7 @@ def _readable(name: str, paths: list[str], kind: str) -> list[LogSource]:
 
 def _problem(source: LogSource) -> str | None:
     try:
-        if not stat.S_ISREG(os.stat(source.file).st_mode):
+        if not stores.is_address(source.file) and not stat.S_ISREG(os.stat(source.file).st_mode):
             return "not a regular file; name a file, a glob, a folder, or - for standard input"
         with open_bytes(source.file, source.path) as (content, _):
             head = content.read(1 << 16)

@@ -155,7 +155,7 @@ LOGS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "whole times": (lines("%Y-%m-%dT%H:%M:%S.000+00:00", 300, timedelta(hours=1)), {"log_format": "syslog_iso"}),
     "no joining": (lines("%b %d %H:%M:%S", 300, timedelta(hours=9)), {"log_format": "syslog", "not_join_lines": True}),
-    "plain": (lines("%b", 300, timedelta(hours=9)), {"log_format": "plain"}),
+    "plain": (lines("\ufeff%b", 300, timedelta(hours=9)), {"log_format": "plain"}),
     "json": (
         "".join(
             f'{{"time": "{stamp}", "level": "info", "msg": "event {at % 4}\\nand {at}", "request": "r{at % 13}"}}\n'
@@ -213,6 +213,13 @@ def test_rotated_files_share_a_clock_and_others_do_not(model: LogAnomalyPipeline
     whole = model.parse(str(folder), settings)
     assert_equal(job(model, tmp_path, settings, 2000).parse(str(folder)).load(), whole)
     assert len({stamp // (365 * 86_400_000_000_000) for stamp in whole.events.timestamp.tolist()}) > 3
+
+
+def test_a_log_elsewhere_is_cut_as_one_on_the_disk(model: LogAnomalyPipeline, shop: Shop, tmp_path: Path) -> None:
+    spec = f"file://{shop.test}"
+    done = job(model, tmp_path, model.settings, 2000)
+    assert_equal(done.parse(spec).load(), model.parse(spec))
+    assert done.engine.n_done(ParseTask) > 10
 
 
 def test_blocks_are_parsed_once_where_their_times_are_whole(
