@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import BinaryIO
 
 from ai_detect.artifacts import sha256_json
+from ai_detect.errors import DataError
 from ai_detect.ingest import stores
 from ai_detect.ingest.byte_stream import open_text
 from ai_detect.ingest.log_format import LogFormat
@@ -31,13 +32,18 @@ class LogBlock:
     stamp: str  # hex sha256 of what its store says of the file, and of the place in it
 
     def count_lines(self) -> int:
-        """How many lines it has, whatever they hold; raises OSError."""
+        """How many lines it has, 0 for a compressed file; raises DataError where it cannot be read."""
+        if self.source.end is None:
+            return 0
         n_lines, left = 0, self.source.stored_bytes
-        with stores.open_stored(self.source.file) as file:
-            file.seek(self.source.begin)
-            while left and (data := file.read(min(left, MAX_LINE_BYTES))):
-                n_lines += data.count(b"\n")
-                left -= len(data)
+        try:
+            with stores.open_stored(self.source.file) as file:
+                file.seek(self.source.begin)
+                while left and (data := file.read(min(left, MAX_LINE_BYTES))):
+                    n_lines += data.count(b"\n")
+                    left -= len(data)
+        except OSError as error:
+            raise DataError(f"{self.source.path}: cannot be read ({error.strerror or error})") from error
         return n_lines
 
 

@@ -31,7 +31,7 @@ def merge_events(
     are counted.
 
     Unseen events and session keys are numbered as they appear in the log, which is what a single reader does: in a
-    block they are in that order already. `templates` are the known ones. Raises OSError where the lines of a block
+    block they are in that order already. `templates` are the known ones. Raises DataError where the lines of a block
     without events cannot be counted.
     """
     unseen: dict[str, int] = {}

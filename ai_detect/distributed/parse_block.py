@@ -88,7 +88,7 @@ class ParseTask:
     @property
     def key(self) -> str:
         """Name of the result: hex sha256 of all that it depends on within a work folder."""
-        return artifacts.sha256_json([self.block.stamp, list(self.clock)])
+        return artifacts.sha256_json([self.block.stamp, self.block.file_key, self.layout, list(self.clock)])
 
     @property
     def place(self) -> str:

@@ -177,8 +177,14 @@ LOGS: dict[str, tuple[str, dict[str, Any]]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("name", LOGS)
+@pytest.mark.parametrize(
+    ("name", "compiled"),
+    [(name, False) for name in LOGS]
+    + [
+        pytest.param(name, True, marks=pytest.mark.slow)
+        for name in ("clocks of many days", "a year begins", "odd bytes")
+    ],
+)
 def test_what_depends_on_the_lines_before_is_the_same(
     name: str, compiled: bool, model: LogAnomalyPipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -284,6 +290,16 @@ def test_another_log_model_or_setting_is_another_job(model: LogAnomalyPipeline, 
     assert again.engine.n_done(ParseTask) == done.engine.n_done(ParseTask) > 2
     assert again.work == done.work
     assert job(model, tmp_path, InputSettings(), 4000).work != done.work
+
+
+def test_a_file_among_others_has_another_key(model: LogAnomalyPipeline, tmp_path: Path) -> None:
+    for name, seed in (("here/a.log", 1), ("there/a.log", 2)):
+        (tmp_path / "logs" / name).parent.mkdir(parents=True)
+        (tmp_path / "logs" / name).write_text(shop_log(20, seed))
+    settings = InputSettings(session_by_file=True)
+    for spec in (tmp_path / "logs" / "here", tmp_path / "logs"):
+        log = job(model, tmp_path, settings, 4000).parse(str(spec))
+        assert_equal(log.load(), model.parse(str(spec), settings))
 
 
 def test_a_poisoned_block_is_set_aside_and_the_rest_is_done(
