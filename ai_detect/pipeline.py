@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import glob
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,7 +53,7 @@ from ai_detect.reporting.spans import session_spans
 from ai_detect.run_encoder import encoder_of_checkpoint
 from ai_detect.sequences.parsed_log import ParsedLog, Progress, SomeSessions, match_log
 from ai_detect.sequences.session_blocks import session_blocks
-from ai_detect.tables import MAX_VALUES, Float32Array, Int32Array, Int64Array, ScoreTable
+from ai_detect.tables import MAX_VALUES, Float32Array, Float64Array, Int32Array, Int64Array, ScoreTable
 from ai_detect.training.data_check import check_same_data
 
 if TYPE_CHECKING:  # what trains imports torch, which takes longer than scoring a log
@@ -163,9 +163,22 @@ class LogAnomalyPipeline:
         `threshold` (on the scale of the score) or what `alarm` asks for take the place of the model's own. Raises
         ConfigError where this model cannot tell what was asked for, or does not know the method.
         """
+        raw = self.raw_scores(log, [method or self.bank.default_method], progress)
+        return self.judge(log, raw, method=method, threshold=threshold, alarm=alarm)
+
+    def judge(
+        self,
+        log: ParsedLog,
+        raw: Iterable[Mapping[str, Float64Array]],
+        *,
+        method: str | None = None,
+        threshold: float | None = None,
+        alarm: AlarmSettings | None = None,
+    ) -> Scored:
+        """`score` of a log of which the `raw_scores` are known, in blocks of any size."""
         name = method or self.bank.default_method
         limit = self.bank.threshold(name, alarm)
-        scores = self.score_by_method(log, [name], alarm, progress)[name]
+        scores = self.bank.judged(raw, len(log.sessions), [name], alarm=alarm)[name]
         rule, asked = limit.rule, limit.asked
         if threshold is not None:
             scores = dataclasses.replace(scores, threshold=threshold, is_anomaly=scores.score >= threshold)
@@ -180,13 +193,21 @@ class LogAnomalyPipeline:
         progress: Progress | None = None,
     ) -> dict[str, ScoreTable]:
         """The scores of several methods; what they share is computed once. Raises as `score`."""
+        return self.bank.judged(self.raw_scores(log, methods, progress), len(log.sessions), methods, alarm=alarm)
+
+    def raw_scores(
+        self, log: ParsedLog, methods: Sequence[str], progress: Progress | None = None
+    ) -> Iterator[dict[str, Float64Array]]:
+        """What the components of these methods say of the sessions, block by block, before any calibration: the long
+        part of scoring, which looks at each session alone.
+        """
         vectors = event_vectors(self.encoder, log, self.settings)
 
         def odd_values(sessions: slice, block: SomeSessions) -> Float32Array:
             return self.values.surprise(block.sequences, block.values).surprise
 
         evidence = evidence_blocks(self.encoder, log, self.settings, odd_values, progress)
-        return self.bank.scores_in_blocks(evidence, len(log.sessions), vectors, methods, alarm=alarm)
+        return self.bank.raw_in_blocks(evidence, vectors, methods)
 
     def vectors(self, log: ParsedLog, sessions: Int64Array) -> Float32Array:
         """What the encoder makes of these sessions, (n, 3 * dim) float32."""

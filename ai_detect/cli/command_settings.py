@@ -132,6 +132,29 @@ class DetectCommand(ReadingCommand, AlarmSettings):
     top_k: int = setting(50, "anomalies shown in the report, most abnormal first (files hold all)", ge=0)
     fail_on_anomaly: bool = setting(False, "exit with 3 where anomalies are found")
     format: Literal["all", "csv", "jsonl", "html"] = setting("all", "which result files to write beside summary.json")
+    engine: Literal["local", "ray"] = setting(
+        "local", "local: this process; ray: in parts, by the processes of a Ray cluster (docs/distributed.md)"
+    )
+    ray_address: str | None = setting(
+        None, "with --engine ray: host:port of the cluster, or auto (default: one on this machine, for this run)"
+    )
+    ray_workers: int | None = setting(
+        None, "with --engine ray: processes on this machine (default: one a processor)", ge=1
+    )
+    block_bytes: int = setting(1 << 26, "with --engine ray: bytes of log that one process reads at a time", ge=1)
+
+    @model_validator(mode="after")
+    def _parts_of_one_log(self) -> DetectCommand:
+        given = {name for name in ("ray_address", "ray_workers", "block_bytes") if name in self.model_fields_set}
+        if self.engine != "ray":
+            if given:
+                raise ValueError(f"--{', --'.join(sorted(given))}: only --engine ray takes it; leave it out")
+            return self
+        if self.ray_address is not None and self.ray_workers is not None:
+            raise ValueError("--ray_workers is for a cluster on this machine: leave it out, or --ray_address")
+        if "-" in (self.log_file, self.output_dir):
+            raise ValueError("--engine ray: its processes share files; name a file and an --output_dir that all see")
+        return self
 
 
 class EvaluateCommand(ReadingCommand, AlarmSettings):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ai_detect.cli.command_settings import DetectCommand
 from ai_detect.cli.model_folder import load_model
@@ -16,23 +17,35 @@ from ai_detect.config import MODEL_BOUND, InputSettings, RunSettings
 from ai_detect.errors import ConfigError
 from ai_detect.training.signals import SignalFlag
 
+if TYPE_CHECKING:
+    from ai_detect.distributed.job import Job
+
 
 def run(command: DetectCommand, typed: Mapping[str, Any]) -> int:
-    """Score the log, write the findings; exit code 3 with --fail_on_anomaly where there are any."""
+    """Score the log, write the findings; exit code 3 with --fail_on_anomaly where there are any, 1 where parts of the
+    log were set aside.
+    """
     with SignalFlag() as signals:
         progress = TerminalProgress(command.quiet, signals)
         begun = time.monotonic()
         pipeline = load_model(command.model_dir, command.train_file, progress)
         loaded = time.monotonic()
-        log = pipeline.parse(command.log_file, reading_settings(command, typed, pipeline.settings), progress=progress)
-        parsed = time.monotonic()
-        scored = pipeline.score(
-            log,
-            method=command.detection_method,
-            threshold=command.threshold,
-            alarm=command,
-            progress=progress,
-        )
+        reading = reading_settings(command, typed, pipeline.settings)
+        job: Job | None = None
+        if command.engine == "ray":
+            from ai_detect.cli.detect_in_parts import score_in_parts
+
+            job, scored, parsed = score_in_parts(command, pipeline, reading, progress, signals.check)
+        else:
+            log = pipeline.parse(command.log_file, reading, progress=progress)
+            parsed = time.monotonic()
+            scored = pipeline.score(
+                log,
+                method=command.detection_method,
+                threshold=command.threshold,
+                alarm=command,
+                progress=progress,
+            )
         timings = {"load": loaded - begun, "parse": parsed - loaded, "score": time.monotonic() - parsed}
         described = describe(
             pipeline,
@@ -41,6 +54,8 @@ def run(command: DetectCommand, typed: Mapping[str, Any]) -> int:
             timings_s=timings,
             check=lambda: signals.check("explaining"),
         )
+    if job is not None and job.set_aside:
+        described = dataclasses.replace(described, summary=job.told_in(described.summary))
     if command.output_dir == "-":
         sys.stdout.writelines(described.findings.jsonl())
         if not command.quiet:
@@ -49,6 +64,10 @@ def run(command: DetectCommand, typed: Mapping[str, Any]) -> int:
         folder = Path(command.output_dir)
         write_results(described, folder, top_k=command.top_k, history=pipeline.card["history"], wanted=command.format)
         print_summary(described, folder)
+    if job is not None:
+        job.finish()
+        if job.set_aside:
+            return 1
     return 3 if command.fail_on_anomaly and len(described.findings) else 0
 
 

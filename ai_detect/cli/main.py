@@ -65,7 +65,8 @@ COMMANDS: dict[str, Command] = {
         "  {prog} --log_file ./dataset/test.log\n"
         "  zcat app.log.gz | {prog} --log_file - --output_dir -\n"
         "  {prog} --log_file new.log --false_alarm_rate 0.001 --fail_on_anomaly\n"
-        "  {prog} --log_file new.log --max_alerts_per_day 5",
+        "  {prog} --log_file new.log --max_alerts_per_day 5\n"
+        "  {prog} --log_file './logs/*.gz' --engine ray --ray_workers 4",
     ),
     "evaluate": Command(
         "EvaluateCommand",

@@ -8,7 +8,7 @@ scores  a component's score -> -ln p -> weighted power mean, or the -ln p of a c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -187,15 +187,33 @@ class DetectorBank:
         alarm: AlarmSettings | None = None,
     ) -> dict[str, ScoreTable]:
         """As `scores_by_method`, of sessions whose evidence comes block by block and need not be held."""
+        return self.judged(self.raw_in_blocks(blocks, event_vectors, methods), n_sessions, methods, alarm=alarm)
+
+    def raw_in_blocks(
+        self, blocks: Iterable[SessionEvidence], event_vectors: Float32Array, methods: Sequence[str]
+    ) -> Iterator[dict[str, Float64Array]]:
+        """What the components of these methods say of the sessions of each block, before any calibration."""
+        needed = self._components_of(methods)
+        for evidence in blocks:
+            yield self._comparison.raw_scores(evidence, event_vectors, needed)
+
+    def judged(
+        self,
+        blocks: Iterable[Mapping[str, Float64Array]],
+        n_sessions: int,
+        methods: Sequence[str],
+        *,
+        alarm: AlarmSettings | None = None,
+    ) -> dict[str, ScoreTable]:
+        """The scores of all sessions by each method, from what `raw_in_blocks` gave of them."""
         thresholds = {method: self.threshold(method, alarm) for method in methods}
-        needed = sorted({name for method in methods for name in self.methods[method].fusion.weights})
+        needed = self._components_of(methods)
         raw = {name: scratch.zeros(n_sessions, np.float64) for name in needed}
         p_values = {name: scratch.zeros(n_sessions, np.float64) for name in needed}
         fused = {method: scratch.zeros(n_sessions, np.float64) for method in methods}
         begin = 0
-        for evidence in blocks:
-            block = slice(begin, begin + len(evidence))
-            scores = self._comparison.raw_scores(evidence, event_vectors, needed)
+        for scores in blocks:
+            block = slice(begin, begin + len(scores[needed[0]]))
             surprisals = {name: self._calibrations[name].surprisal(values) for name, values in scores.items()}
             for name in needed:
                 raw[name][block], p_values[name][block] = scores[name], np.exp(-surprisals[name])
@@ -211,6 +229,9 @@ class DetectorBank:
             )
             for method in methods
         }
+
+    def _components_of(self, methods: Sequence[str]) -> list[str]:
+        return sorted({name for method in methods for name in self.methods[method].fusion.weights})
 
     def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """What `from_state` takes: JSON values, and arrays by name."""

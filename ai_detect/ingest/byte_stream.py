@@ -15,6 +15,7 @@ from typing import BinaryIO, Protocol
 import zstandard
 
 from ai_detect.errors import DataError
+from ai_detect.ingest import stores
 
 #: Zstandard input at once: bounds what a hostile frame can unfold to.
 _ZSTD_BYTES = 1 << 11
@@ -33,7 +34,7 @@ def open_bytes(file: str, name: str) -> Iterator[tuple[ByteStream, BufferedReade
     """The decompressed content, and the file below it; `name` is for people. Raises DataError."""
     with ExitStack() as stack:
         try:
-            stored = stack.enter_context(open(file, "rb"))
+            stored = stack.enter_context(stores.open_stored(file))
             magic = stored.peek(6)[:6]
             if magic.startswith(b"\x1f\x8b"):
                 yield stack.enter_context(gzip.GzipFile(fileobj=stored)), stored

@@ -111,10 +111,10 @@ class _ColumnReader:
         reader = self._reader
         reader.begin()
         series: str | None = None
-        scan = reader.format.new_scanner()
+        scan = reader.new_scanner()
         for index, source in enumerate(reader.sources):
             if log_series(source.path) != series:
-                series, scan = log_series(source.path), reader.format.new_scanner()
+                series, scan = log_series(source.path), reader.new_scanner()
                 if not self._learned.time.is_whole:
                     self._learned = self._learned._replace(time=TimeShape.none())
                 self._not_shown = None
@@ -143,6 +143,7 @@ class _ColumnReader:
             self._take_back(taker)
             taker.close()
             self._put(taker)
+        self._show_last(taker)
         counters.n_blank += int(state.counts[0])
         counters.n_out_of_order += int(state.counts[1])
         counters.n_continuation += int(state.counts[2])
@@ -197,16 +198,14 @@ class _ColumnReader:
         goes on; returns the next.
         """
         self._take_back(taker)
-        if self._not_shown is not None and self._learned.time.numbers[8]:
-            taker.show(self._not_shown.decode().removesuffix("\r"))
-        self._not_shown = None
+        self._show_last(taker)
         taker.last_time = int(self._state.last_time[0])
         counters, state = self._reader.counters, self._state
         header: tuple[re.Match[str], int, int] | None = None  # the last, with its time and level
         while row < len(begins):
             raw = data[begins[row] : ends[row]].tobytes()
             number = block.first_line + row
-            line, is_undecodable, is_truncated = decode_line(raw, block.encoding, number == 1)
+            line, is_undecodable, is_truncated = decode_line(raw, block.encoding, block.offset + int(begins[row]) == 0)
             if row >= stop and not (taker.is_joining and self._goes_on(line)):
                 taker.close()
                 break
@@ -223,6 +222,12 @@ class _ColumnReader:
         if not taker.is_joining:
             self._put(taker)
         return row
+
+    def _show_last(self, taker: LineTaker) -> None:
+        """Bring the clock of Python up to the last line that was read here."""
+        if self._not_shown is not None and self._learned.time.numbers[8]:
+            taker.show(self._not_shown.decode().removesuffix("\r"))
+        self._not_shown = None
 
     def _goes_on(self, line: str) -> bool:
         """Whether the message before this line does not end there."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from ai_detect.config import unknown_name
@@ -66,7 +67,7 @@ class LogFormat:
 
     name: str
     fields: tuple[str, ...]  # those that a session key may name; of JSON, those seen in the sample
-    new_scanner: Callable[[], Scanner]  # with a state of its own: time without a year depends on the lines before
+    new_scanner: Callable[[TimeParser], Scanner]  # reads times with this parser, whose state the lines before made
     pattern: re.Pattern[str] | None = None  # of layouts.py, where the layout is one of these
 
     @property
@@ -76,7 +77,7 @@ class LogFormat:
 
     def parse(self, line: str) -> Header | None:
         """Split one line on its own; None where it has no header of this layout."""
-        scanned = self.new_scanner()(line)
+        scanned = self.new_scanner(TimeParser())(line)
         if scanned is None:
             return None
         timestamp, level, content, attributes = scanned
@@ -149,7 +150,7 @@ def compile_header(header: str) -> LogFormat:
         *((lower[name],) for name in ("time", "date") if name in lower),
     ]
     times = list(dict.fromkeys(combination for combination in combinations if combination))
-    return LogFormat(header, _public_groups(pattern), lambda: _header_scanner(pattern, times, lower.get("level")))
+    return LogFormat(header, _public_groups(pattern), partial(_header_scanner, pattern, times, lower.get("level")))
 
 
 def resolve_format(setting: str, sample: Sequence[str], message_field: str | None = None) -> LogFormat:
@@ -183,8 +184,13 @@ def resolve_format(setting: str, sample: Sequence[str], message_field: str | Non
     return layout
 
 
+def named_format(name: str, message_field: str | None = None) -> LogFormat:
+    """The layout of this name, as `resolve_format` has found it for a log."""
+    return _json_layout(message_field, ()) if name == "json" else LAYOUTS.get(name) or compile_header(name)
+
+
 def _share(layout: LogFormat, lines: Sequence[str]) -> float:
-    scan = layout.new_scanner()
+    scan = layout.new_scanner(TimeParser())
     return sum(scan(line) is not None for line in lines) / max(1, len(lines))
 
 
@@ -199,8 +205,7 @@ def _level(text: str | None) -> int:
     return index if index is not None else LEVEL_INDEX.get(text.lower(), 0)
 
 
-def _pattern_scanner(pattern: re.Pattern[str]) -> Scanner:
-    clock = TimeParser()
+def _pattern_scanner(pattern: re.Pattern[str], clock: TimeParser) -> Scanner:
     match_line = pattern.fullmatch
     groups = pattern.groupindex
     time_group, content_group, level_group = groups["time"], groups["content"], groups.get("level", 0)
@@ -218,9 +223,9 @@ def _pattern_scanner(pattern: re.Pattern[str]) -> Scanner:
     return scan
 
 
-def _syslog_scanner(pattern: re.Pattern[str]) -> Scanner:
+def _syslog_scanner(pattern: re.Pattern[str], clock: TimeParser) -> Scanner:
     """The level of a syslog line is the severity in its priority, where that was kept."""
-    scan_line = _pattern_scanner(pattern)
+    scan_line = _pattern_scanner(pattern, clock)
 
     def scan(line: str) -> tuple[int, int, str, Attributes] | None:
         scanned = scan_line(line)
@@ -231,9 +236,9 @@ def _syslog_scanner(pattern: re.Pattern[str]) -> Scanner:
     return scan
 
 
-def _access_scanner(pattern: re.Pattern[str]) -> Scanner:
+def _access_scanner(pattern: re.Pattern[str], clock: TimeParser) -> Scanner:
     """The text is the request and its status, written `HTTP404`: a word, which survives the masking of numbers."""
-    scan_line = _pattern_scanner(pattern)
+    scan_line = _pattern_scanner(pattern, clock)
     server_error, client_error, fine = LEVEL_INDEX["error"], LEVEL_INDEX["warning"], LEVEL_INDEX["info"]
 
     def scan(line: str) -> tuple[int, int, str, Attributes] | None:
@@ -247,8 +252,7 @@ def _access_scanner(pattern: re.Pattern[str]) -> Scanner:
     return scan
 
 
-def _json_scanner(message_field: str | None) -> Scanner:
-    clock = TimeParser()
+def _json_scanner(message_field: str | None, clock: TimeParser) -> Scanner:
 
     def scan(line: str) -> tuple[int, int, str, Attributes] | None:
         record = json_lines.parse_object(line)
@@ -260,20 +264,22 @@ def _json_scanner(message_field: str | None) -> Scanner:
     return scan
 
 
-def _header_scanner(pattern: re.Pattern[str], times: Sequence[tuple[str, ...]], level_field: str | None) -> Scanner:
-    clock = TimeParser()
-    order = list(times)
+def _header_scanner(
+    pattern: re.Pattern[str], times: Sequence[tuple[str, ...]], level_field: str | None, clock: TimeParser
+) -> Scanner:
+    order = list(clock.state.order or range(len(times)))
 
     def scan(line: str) -> tuple[int, int, str, Attributes] | None:
         match = pattern.fullmatch(line)
         if match is None:
             return None
         level = _level(match[level_field]) if level_field else 0
-        for index, names in enumerate(order):
-            timestamp = clock(" ".join(match[name] or "" for name in names))
+        for index, combination in enumerate(order):
+            timestamp = clock(" ".join(match[name] or "" for name in times[combination]))
             if timestamp is not None:
                 if index:  # the combination that reads the times of this log goes first from now on
                     order.insert(0, order.pop(index))
+                    clock.state = clock.state._replace(order=tuple(order))
                 return timestamp, level, match["Content"], match
         return None if order else (NO_TIME, level, match["Content"], match)
 
@@ -309,7 +315,7 @@ def _json_layout(message_field: str | None, sample: Sequence[str]) -> LogFormat:
     names: dict[str, None] = {}
     for line in sample:
         names.update(dict.fromkeys(json_lines.field_names(json_lines.parse_object(line) or {})))
-    return LogFormat("json", tuple(names), lambda: _json_scanner(message_field))
+    return LogFormat("json", tuple(names), partial(_json_scanner, message_field))
 
 
 def _pattern_layout(name: str) -> LogFormat:
@@ -319,7 +325,7 @@ def _pattern_layout(name: str) -> LogFormat:
         new_scanner = _syslog_scanner
     elif "status" in pattern.groupindex:
         new_scanner = _access_scanner
-    return LogFormat(name, _public_groups(pattern), lambda: new_scanner(pattern), pattern)
+    return LogFormat(name, _public_groups(pattern), partial(new_scanner, pattern), pattern)
 
 
 def _plain_scan(line: str) -> tuple[int, int, str, Attributes] | None:
@@ -329,6 +335,6 @@ def _plain_scan(line: str) -> tuple[int, int, str, Attributes] | None:
 LAYOUTS: dict[str, LogFormat] = {
     "json": _json_layout(None, ()),
     **{name: _pattern_layout(name) for name in PATTERNS},
-    "plain": LogFormat("plain", (), lambda: _plain_scan),
+    "plain": LogFormat("plain", (), lambda clock: _plain_scan),
 }
 LAYOUTS.update({alias: LAYOUTS[name] for alias, name in ALIASES.items()})

@@ -27,6 +27,7 @@ from typing import BinaryIO
 import numpy as np
 
 from ai_detect.errors import DataError, Interrupted
+from ai_detect.ingest import stores
 from ai_detect.ingest.byte_stream import ByteStream, byte_order_encoding, open_bytes, open_text
 from ai_detect.ingest.whole_lines import BLOCK_BYTES, MAX_LINE_BYTES, whole_lines
 from ai_detect.tables import Int64Array
@@ -52,15 +53,25 @@ _SERIES = re.compile(r"(?s)(?P<base>.*?)(?:\.(?P<number>\d{1,3})|-(?P<date>\d{8}
 
 @dataclass(frozen=True)
 class LogSource:
-    """One log that can be read again and again; `path` is its name for people ('-' for standard input)."""
+    """One log that can be read again and again, or a part of one; `path` is its name for people ('-': standard input).
+
+    A part begins and ends at the beginning of a line of an uncompressed file; its lines are counted from 1.
+    """
 
     path: str
     spool: str | None = None  # where a stream was written so that it can be read twice
+    begin: int = 0  # bytes
+    end: int | None = None  # bytes; None for the end of the file
 
     @property
     def file(self) -> str:
         """The file that is opened."""
         return self.spool or self.path
+
+    @property
+    def stored_bytes(self) -> int:
+        """Size on disk."""
+        return (stores.size(self.file) if self.end is None else self.end) - self.begin
 
 
 @dataclass(frozen=True)
@@ -82,6 +93,7 @@ class RawBlock:
 
     first_line: int  # from 1
     offset: int  # bytes, in the decompressed content
+    end_offset: int  # where the next line begins
     content: memoryview  # there until the next block is asked for
     newlines: Int64Array  # where they stand in the content
     encoding: str
@@ -96,6 +108,8 @@ class RawBlock:
 def find_sources(spec: str | Path) -> list[LogSource]:
     """The logs that a file name, a glob, a folder or '-' stands for, in reading order (rotated files oldest first).
 
+    Files, globs and folders may lie in other stores than the disk, as `stores` has them.
+
     A missing FILE falls back to FILE.gz, FILE.zst, FILE.bz2 or FILE.xz. A folder is walked; hidden files and tables
     (.csv) in it are passed over. Empty, binary and unreadable files are an error where they are named, and left out
     with a log message where a glob or folder found them. Standard input and pipes are read to their end here, into a
@@ -108,6 +122,8 @@ def find_sources(spec: str | Path) -> list[LogSource]:
         return [spool_stdin()]
     if not name or "\x00" in name:
         raise DataError(f"{name!r} is not a file name")
+    if stores.is_address(name):
+        return _stored_elsewhere(name)
     if os.path.isdir(name):
         return _readable(name, _walk(name), "folder")
     path = next((name + suffix for suffix in ("", *_COMPRESSED_SUFFIXES) if os.path.exists(name + suffix)), None)
@@ -122,6 +138,18 @@ def find_sources(spec: str | Path) -> list[LogSource]:
     if problem := _problem(source):
         raise DataError(f"{path}: {problem}")
     return [source]
+
+
+def _stored_elsewhere(name: str) -> list[LogSource]:
+    kind, paths = stores.find(name)
+    if kind != "file":
+        if kind == "glob" and not glob.has_magic(name):
+            raise DataError(f"{name}: no such file; check the address")
+        paths = [path for path in paths if _may_be_log(os.path.basename(path))] if kind == "folder" else paths
+        return _readable(name, paths, kind)
+    if problem := _problem(LogSource(name)):
+        raise DataError(f"{name}: {problem}")
+    return [LogSource(name)]
 
 
 def spool_stdin() -> LogSource:
@@ -147,9 +175,11 @@ def read_raw_blocks(source: LogSource, encoding: str = "utf-8") -> Generator[Raw
     """
     with open_text(source.file, source.path, encoding) as (content, stored, encoding):
         line = 1
-        for start, chunk in whole_lines(content):
+        if source.begin:
+            stored.seek(source.begin)
+        for start, end, chunk in whole_lines(content, source.begin, source.end):
             newlines = np.flatnonzero(np.frombuffer(chunk, np.uint8) == _NEWLINE)
-            yield RawBlock(line, start, chunk, newlines, encoding, stored.tell())
+            yield RawBlock(line, start, end, chunk, newlines, encoding, stored.tell() - source.begin)
             line += len(newlines) + 1
 
 
@@ -203,14 +233,13 @@ def lines_at(source: LogSource, spans: Iterable[tuple[int, int]], encoding: str 
 
 def stored_bytes(sources: Sequence[LogSource]) -> int:
     """Size on disk of all sources together: the total of a progress bar."""
-    return sum(os.path.getsize(source.file) for source in sources)
+    return sum(source.stored_bytes for source in sources)
 
 
 def likely_bytes(sources: Sequence[LogSource]) -> int:
     """About how many bytes there are to read, decompressed."""
     return sum(
-        os.path.getsize(source.file) * (10 if source.path.lower().endswith(_COMPRESSED_SUFFIXES) else 1)
-        for source in sources
+        source.stored_bytes * (10 if source.path.lower().endswith(_COMPRESSED_SUFFIXES) else 1) for source in sources
     )
 
 
@@ -246,13 +275,13 @@ def _walk(folder: str) -> list[str]:
     paths = []
     for parent, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        # a table beside the logs holds labels more often than lines, and no layout here reads one
-        paths += [
-            os.path.join(parent, name)
-            for name in names
-            if not name.startswith(".") and not name.lower().endswith(".csv")
-        ]
+        paths += [os.path.join(parent, name) for name in names if _may_be_log(name)]
     return [path for path in paths if os.path.isfile(path)]
+
+
+def _may_be_log(name: str) -> bool:
+    # a table beside the logs holds labels more often than lines, and no layout here reads one
+    return not name.startswith(".") and not name.lower().endswith(".csv")
 
 
 def _reading_order(path: str) -> tuple[str, int, str, int]:
@@ -282,7 +311,7 @@ def _readable(name: str, paths: list[str], kind: str) -> list[LogSource]:
 
 def _problem(source: LogSource) -> str | None:
     try:
-        if not stat.S_ISREG(os.stat(source.file).st_mode):
+        if not stores.is_address(source.file) and not stat.S_ISREG(os.stat(source.file).st_mode):
             return "not a regular file; name a file, a glob, a folder, or - for standard input"
         with open_bytes(source.file, source.path) as (content, _):
             head = content.read(1 << 16)
@@ -325,13 +354,13 @@ def decode_block(block: RawBlock) -> LineBlock:
         raw = [item[:MAX_LINE_BYTES] for item in raw]
         chunk = b"\n".join(raw)
     lines, n_undecodable = _decode(chunk, raw, block.encoding)
-    if block.first_line == 1:
+    if block.offset == 0:
         lines[0] = lines[0].removeprefix("\ufeff")
     offsets = []
     for length in lengths:
         offsets.append(start)
         start += length
-    return LineBlock(block.first_line, offsets, lines, n_undecodable, n_truncated, start, block.stored_bytes)
+    return LineBlock(block.first_line, offsets, lines, n_undecodable, n_truncated, block.end_offset, block.stored_bytes)
 
 
 def _decode(chunk: bytes, raw: list[bytes], encoding: str) -> tuple[list[str], int]:

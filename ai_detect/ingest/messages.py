@@ -25,6 +25,7 @@ from ai_detect.ingest.log_reader import (
     read_raw_blocks,
 )
 from ai_detect.ingest.session_keys import KeyFinder, file_keys, find_by_field, find_by_regex, without_key
+from ai_detect.ingest.timestamps import ClockState, TimeParser
 from ai_detect.tables import NO_TIME
 
 logger = logging.getLogger(__name__)
@@ -91,6 +92,15 @@ class SourceStats:
     n_messages: int
 
 
+@dataclass(frozen=True)
+class PartOfLog:
+    """What the reader of a part of a log is told by who knows the whole."""
+
+    layout: LogFormat
+    file_key: str  # of the part's file
+    clock: ClockState  # as the lines before left it
+
+
 class MessageReader:
     """Reads all messages of all sources when iterated; `counters` and `files` are those of the last time."""
 
@@ -99,11 +109,13 @@ class MessageReader:
         sources: Sequence[LogSource],
         settings: InputSettings,
         *,
+        part: PartOfLog | None = None,
         on_progress: Callable[[int], None] | None = None,
     ) -> None:
         """Resolve the layout on the first lines; `on_progress` is told how many more stored bytes were read.
 
-        Raises ConfigError for a layout or field that does not fit these lines, DataError where there are none.
+        Of a `part`, the only source, nothing is asked: it may hold no message. Raises ConfigError for a layout or field
+        that does not fit these lines, DataError where there are none.
         """
         if not sources:
             raise DataError("no log to read")
@@ -113,10 +125,15 @@ class MessageReader:
         self.files: list[SourceStats] = []
         self.has_keys = settings.session_regex is not None or settings.session_field is not None
         self._on_progress = on_progress
+        self._part = part
+        self.clock = TimeParser()  # of the files that are read
+        if part is not None:
+            self._file_keys, self.format = {self.sources[0].path: part.file_key}, part.layout
+            return
         self._file_keys = file_keys(self.sources)
         sample = _sample(self.sources, settings.encoding)
         self._first_line = next((line for line in sample if line.strip()), None)
-        self.format: LogFormat = resolve_format(settings.log_format, sample, settings.message_field)
+        self.format = resolve_format(settings.log_format, sample, settings.message_field)
         if settings.session_field is not None and settings.session_field not in self.format.fields:
             there_are = f"there are: {', '.join(self.format.fields)}" if self.format.fields else "it has no fields"
             name = settings.session_field
@@ -129,10 +146,10 @@ class MessageReader:
         """
         self.begin()
         series: str | None = None
-        scan = self.format.new_scanner()
+        scan = self.new_scanner()
         for index, source in enumerate(self.sources):
             if log_series(source.path) != series:  # the year of a date without one goes on through rotated files
-                series, scan = log_series(source.path), self.format.new_scanner()
+                series, scan = log_series(source.path), self.new_scanner()
             with self.reading(source.path):
                 yield from self._batches(index, scan)
         self.check_result()
@@ -142,6 +159,11 @@ class MessageReader:
         self.counters = IngestCounters()
         self.files = []
         return self.counters
+
+    def new_scanner(self) -> Scanner:
+        """A scanner whose clock begins anew, or in a part goes on from the lines before."""
+        self.clock = TimeParser() if self._part is None else TimeParser(self._part.clock)
+        return self.format.new_scanner(self.clock)
 
     @contextmanager
     def reading(self, path: str) -> Iterator[None]:
@@ -189,7 +211,7 @@ class MessageReader:
         counters, stored = self.counters, 0
         for block in read_raw_blocks(source, self.settings.encoding):
             counters.n_lines += block.n_lines
-            counters.n_bytes += len(block.content) + 1
+            counters.n_bytes += block.end_offset - block.offset
             if self._on_progress is not None:
                 self._on_progress(block.stored_bytes - stored)
             stored = block.stored_bytes
@@ -211,8 +233,12 @@ class MessageReader:
         return None
 
     def check_result(self) -> None:
-        """Raise DataError where no line held a message or a session key."""
-        counters = self.counters
+        """Raise DataError where no line held a message or a session key; a part need not."""
+        if self._part is None:
+            self.check_counted(self.counters)
+
+    def check_counted(self, counters: IngestCounters) -> None:
+        """Raise DataError where no line that was counted held a message or a session key."""
         names = ", ".join(source.path for source in self.sources[:3]) + (", ..." if len(self.sources) > 3 else "")
         if counters.n_messages == 0:
             raise DataError(f"{names}: holds no message, only {counters.n_lines} blank lines")

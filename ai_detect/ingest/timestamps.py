@@ -47,6 +47,30 @@ _DATES = tuple(
 _ZONE = re.compile(r"[T :]*([+-])(\d\d):?(\d\d)(?!\d)")
 
 
+class ClockState(NamedTuple):
+    """What of the lines before a time that is not whole depends on."""
+
+    year: int = 1970
+    day_of_year: int | None = None  # of the last date without a year, its months counted as 31 days
+    day: int = 0  # of a clock without a date
+    last_clock: int = 0  # ns
+    order: tuple[int, ...] = ()  # in which the fields of a header string are tried
+
+    def year_at(self, day_of_year: int) -> int:
+        """The year of the next date, which has none."""
+        if self.day_of_year is None:
+            return self.year
+        leap = day_of_year - self.day_of_year
+        return min(max(self.year + (leap < -31) - (leap > 340), 1900), 2200)
+
+    def day_at(self, clock: int) -> int:
+        """The day of the next clock, which has no date."""
+        return self.day + (clock < self.last_clock - HALF_DAY)
+
+
+AT_FIRST = ClockState()
+
+
 class TimeParser:
     """Parses the times of one log in order; the state is what a time that is not whole depends on.
 
@@ -56,14 +80,14 @@ class TimeParser:
     log alone, not on when it is read.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, state: ClockState = AT_FIRST) -> None:
+        """Go on from `state`; the first date without a year, as in it, and the first clock without a date are noted."""
         self._clocks: dict[str, int | None] = {}
         self._days: dict[str, int | None] = {}
         self._yearless: tuple[str, int] = ("", 0)
-        self._year = 1970
-        self._day_of_year: int | None = None
-        self._day = 0
-        self._last_clock = 0
+        self.state = state
+        self.first_day_of_year: int | None = None
+        self.first_clock: int | None = None
 
     def __call__(self, text: str) -> int | None:
         """Nanoseconds since the epoch, UTC; None where `text` holds no time."""
@@ -120,10 +144,11 @@ class TimeParser:
         """Midnight UTC of a date whose text is not cached."""
         stripped = text.strip(_AROUND_DATE).rstrip("T")
         if not stripped:
-            if clock < self._last_clock - HALF_DAY:
-                self._day += 1
-            self._last_clock = clock
-            return self._day * _DAY
+            if self.first_clock is None:
+                self.first_clock = clock
+            before = self.state
+            self.state = ClockState(before.year, before.day_of_year, before.day_at(clock), clock, before.order)
+            return self.state.day * _DAY
         if stripped == self._yearless[0]:
             return self._yearless[1]
         for pattern in _DATES:
@@ -155,11 +180,10 @@ class TimeParser:
             # int64 nanoseconds end in 2262
             return _days(number, month, day) * _DAY if 1700 <= number <= 2260 else None
         day_of_year = month * 31 + day
-        if self._day_of_year is not None:
-            leap = day_of_year - self._day_of_year
-            self._year = min(max(self._year + (leap < -31) - (leap > 340), 1900), 2200)
-        self._day_of_year = day_of_year
-        value = _days(self._year, month, day) * _DAY
+        if self.first_day_of_year is None:
+            self.first_day_of_year = day_of_year
+        self.state = self.state._replace(year=self.state.year_at(day_of_year), day_of_year=day_of_year)
+        value = _days(self.state.year, month, day) * _DAY
         self._yearless = (text, value)
         return value
 

@@ -13,21 +13,21 @@ MAX_LINE_BYTES = 1 << 20
 BLOCK_BYTES = 1 << 18
 
 
-def whole_lines(content: ByteStream) -> Iterator[tuple[int, memoryview]]:
-    """(byte offset, whole lines without the last newline); of an endless line only the beginning is kept in memory.
+def whole_lines(content: ByteStream, start: int = 0, stop: int | None = None) -> Iterator[tuple[int, int, memoryview]]:
+    """(byte offset, that of the next line, whole lines without the last newline) of what `content` has left, up to the
+    byte `stop`; of an endless line only the beginning is kept in memory.
 
     The lines lie in one buffer that is used again and again: new memory costs more than reading into old.
     """
-    buffer = _Buffer(content)
-    start = 0
+    buffer = _Buffer(content, None if stop is None else stop - start)
     while buffer.fill():
         cut = buffer.bytes.rfind(b"\n", 0, buffer.n_used)
         if cut >= 0:
-            yield start, buffer.view[:cut]
+            yield start, start + cut + 1, buffer.view[:cut]
             start += cut + 1
             buffer.drop(cut + 1)
         elif buffer.n_used > MAX_LINE_BYTES:
-            yield start, buffer.view[: buffer.n_used]
+            line, begin = bytes(buffer.view[: buffer.n_used]), start
             start += buffer.n_used
             buffer.drop(buffer.n_used)
             while buffer.fill():
@@ -37,15 +37,18 @@ def whole_lines(content: ByteStream) -> Iterator[tuple[int, memoryview]]:
                 buffer.drop(n_dropped)
                 if cut >= 0:
                     break
+            yield begin, start, memoryview(line)
     if buffer.n_used:
-        yield start, buffer.view[: buffer.n_used - buffer.bytes.endswith(b"\n", 0, buffer.n_used)]
+        end = buffer.n_used - buffer.bytes.endswith(b"\n", 0, buffer.n_used)
+        yield start, start + buffer.n_used, buffer.view[:end]
 
 
 class _Buffer:
     """What was read and not yet dropped: `bytes[:n_used]`, also seen as `view`."""
 
-    def __init__(self, content: ByteStream) -> None:
+    def __init__(self, content: ByteStream, n_bytes: int | None) -> None:
         self._content = content
+        self._n_left = n_bytes  # to be read, None for all there is
         self._make(2 * BLOCK_BYTES)
         self.n_used = 0
 
@@ -59,14 +62,17 @@ class _Buffer:
             former = self.view[: self.n_used]
             self._make(2 * len(self.bytes))
             self.view[: self.n_used] = former
-        into = self.view[self.n_used : self.n_used + BLOCK_BYTES]
+        wanted = BLOCK_BYTES if self._n_left is None else min(BLOCK_BYTES, self._n_left)
+        into = self.view[self.n_used : self.n_used + wanted]
         if isinstance(self._content, io.BufferedIOBase):
             n_read = self._content.readinto(into)
         else:
-            data = self._content.read(BLOCK_BYTES)
+            data = self._content.read(wanted)
             n_read = len(data)
             into[:n_read] = data
         self.n_used += n_read
+        if self._n_left is not None:
+            self._n_left -= n_read
         return n_read > 0
 
     def drop(self, n: int) -> None:

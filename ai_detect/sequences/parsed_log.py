@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -73,6 +73,14 @@ class ParsedLog:
     sessions: SessionTable
     sequences: SequenceTable
 
+    def take(self, sessions: Int64Array) -> ParsedLog:
+        """The same events with these sessions alone, in this order."""
+        sequences = self.sequences.take(sessions)
+        keys = StringColumn.of(self.sessions.keys[session] for session in sessions.tolist())
+        bounds = self.sessions.offsets[sessions]
+        rows = self.sessions.rows[ragged_rows(bounds, sequences.lengths)]
+        return replace(self, sessions=SessionTable(keys, sequences.offsets, rows), sequences=sequences)
+
     @property
     def values(self) -> ValueTable:
         """The values of the events of `sequences`, in their order; of a long log they are in files."""
@@ -121,7 +129,7 @@ def learn_log(
         artifacts.write_json(learned, miner.to_json())
     except OSError as error:
         logger.warning("%s: the templates could not be cached (%s)", learned, error)
-    return ParsedLog(sources, fingerprints, events, *_grouped(events, settings, sources, cache, key)), miner
+    return ParsedLog(sources, fingerprints, events, *grouped(events, settings, sources, cache, key)), miner
 
 
 def match_log(
@@ -146,7 +154,7 @@ def match_log(
             events = match_events(reader, miner)
         if cache is not None:
             store_events(cache, key, events)
-    return ParsedLog(sources, fingerprints, events, *_grouped(events, settings, sources, cache, key))
+    return ParsedLog(sources, fingerprints, events, *grouped(events, settings, sources, cache, key))
 
 
 @contextmanager
@@ -161,22 +169,22 @@ def _reader(
         yield reader
 
 
-def _grouped(
+def grouped(
     events: EventTable, settings: InputSettings, sources: Sequence[LogSource], cache: Path | None, events_key: str
 ) -> tuple[SessionTable, SequenceTable]:
     """Sessions and sequences; with a `cache`, grouped once for the same events and windows."""
     windows = [settings.windowing, settings.window_size, settings.stride, settings.window_seconds]
     entry = None if cache is None else cache / artifacts.sha256_json([events_key, windows])
-    grouped = None if entry is None else load_entry(entry, "sessions", _COLUMNS, partial(_stored_groups, events))
-    if grouped is None:
+    found = None if entry is None else load_entry(entry, "sessions", _COLUMNS, partial(_stored_groups, events))
+    if found is None:
         sessions = make_sessions(events, settings)
-        grouped = sessions, to_sequences(events, sessions)
+        found = sessions, to_sequences(events, sessions)
         if entry is not None:
-            _store_groups(entry, *grouped)
-    say_what_is_left_out(events, grouped[0], settings)
-    if len(grouped[0]) == 0:
+            _store_groups(entry, *found)
+    say_what_is_left_out(events, found[0], settings)
+    if len(found[0]) == 0:
         raise DataError(f"{sources[0].path}: no session in {len(events)} messages")
-    return grouped
+    return found
 
 
 def _store_groups(entry: Path, sessions: SessionTable, sequences: SequenceTable) -> None:

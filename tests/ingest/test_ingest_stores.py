@@ -1,0 +1,78 @@
+"""Logs in other stores than the disk: what is found there, and that they read as the same files on the disk do."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Iterator
+from pathlib import Path
+
+import fsspec
+import pytest
+from support import shop_log
+
+from ai_detect.config import InputSettings
+from ai_detect.errors import DataError
+from ai_detect.ingest import stores
+from ai_detect.ingest.log_reader import fetch_lines, find_sources, stored_bytes
+from ai_detect.ingest.messages import MessageReader
+
+LOG = shop_log(30, seed=1).encode()
+
+
+@pytest.fixture
+def bucket() -> Iterator[str]:
+    """A folder of a store that lives in this process."""
+    store = fsspec.filesystem("memory")
+    store.pipe("/bucket/app.log", LOG)
+    store.pipe("/bucket/deep/app.log.1.gz", gzip.compress(LOG))
+    for name in (".hidden", "labels.csv", "empty.log"):
+        store.pipe(f"/bucket/{name}", b"a,b\n" if name != "empty.log" else b"")
+    yield "memory://bucket"
+    store.rm("/bucket", recursive=True)
+
+
+def messages(spec: str) -> list[tuple[list[int], list[str]]]:
+    reader = MessageReader(find_sources(spec), InputSettings())
+    return [(batch.offset, batch.text) for batch in reader]
+
+
+def test_files_folders_and_globs_are_found(bucket: str) -> None:
+    assert [source.path for source in find_sources(f"{bucket}/app.log")] == ["memory://bucket/app.log"]
+    for spec in (bucket, f"{bucket}/**/app*"):
+        assert [source.path for source in find_sources(spec)] == [
+            "memory:///bucket/app.log",
+            "memory:///bucket/deep/app.log.1.gz",
+        ]
+
+
+def test_they_read_as_files_on_the_disk_do(bucket: str, tmp_path: Path) -> None:
+    path = tmp_path / "app.log"
+    path.write_bytes(LOG)
+    expected = messages(str(path))
+    for spec in (f"{bucket}/app.log", f"{bucket}/deep/app.log.1.gz", f"file://{path}"):
+        assert messages(spec) == expected
+        offset = expected[0][0][5]
+        found = fetch_lines(find_sources(spec)[0], [(offset, 2)])
+        assert found == [LOG[offset:].decode().splitlines()[:2]]
+    assert stored_bytes(find_sources(f"{bucket}/app.log")) == len(LOG)
+
+
+def test_a_stamp_changes_with_the_file(bucket: str) -> None:
+    before = stores.stamp(f"{bucket}/app.log")
+    assert stores.stamp(f"{bucket}/app.log") == before
+    fsspec.filesystem("memory").pipe("/bucket/app.log", LOG + b"more\n")
+    assert stores.stamp(f"{bucket}/app.log") != before
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("memory://bucket/nothing.log", "no such file"),
+        ("memory://bucket/empty.log", "is empty"),
+        ("memory://bucket/*.nothing", "no log file found"),
+        ("nowhere://bucket/app.log", "nowhere"),
+    ],
+)
+def test_what_cannot_be_read_is_said(bucket: str, spec: str, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        find_sources(spec)
