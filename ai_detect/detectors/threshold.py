@@ -17,6 +17,8 @@ Rule = Literal["budget", "suspects", "contamination", "false_alarm_rate", "max_a
 BUDGET = 0.003
 #: Share of the suspects that may be normal after all: rare sets of events make a session suspect, and nothing else.
 _MISTAKEN = 0.15
+#: Sessions beyond the threshold for each suspect, at most: a method that does not see these would flag nearly all.
+_MOST_BEYOND = 3
 #: More than half of all sessions are never reported as false alarms, whatever number of them a day would be allowed.
 _HIGHEST_RATE = 0.5
 _NS_PER_DAY = 86_400 * 1e9
@@ -51,7 +53,7 @@ def choose_threshold(
     """The threshold from the fused -ln p of held-out training sessions, duplicates kept, and from what the user knows.
 
     Without a number from the user: where suspects are so many that they are not trusted, the threshold that tells them
-    best from the others (highest F1), with no more than twice as many beyond, moved up to the widest gap among the
+    best from the others (highest F1), with no more than three times as many beyond, moved up to the widest gap among the
     lowest `_MISTAKEN` of those, but not beyond what is used else: `BUDGET` of the sessions may lie beyond, and where
     that is no session at all, the threshold lies beyond them all.
     """
@@ -60,7 +62,7 @@ def choose_threshold(
     rule: Rule = "budget"
     within_budget = _exceeded_by(BUDGET, len(surprisals))
     if not trusted.all():
-        most = 2 * float(suspected.mean())  # a method that does not see the suspects would flag nearly all
+        most = _MOST_BEYOND * float(suspected.mean())
         level = max(_between(surprisals, suspected), _at_most(most, surprisals))
         # other faults need not stand out as much as these suspects: never fewer alarms than on a clean log
         level, rule = min(_above_mistakes(level, surprisals, suspected), within_budget), "suspects"
