@@ -53,9 +53,9 @@ def choose_threshold(
     """The threshold from the fused -ln p of held-out training sessions, duplicates kept, and from what the user knows.
 
     Without a number from the user: where suspects are so many that they are not trusted, the threshold that tells them
-    best from the others (highest F1), with no more than three times as many beyond, moved up to the widest gap among the
-    lowest `_MISTAKEN` of those, but not beyond what is used else: `BUDGET` of the sessions may lie beyond, and where
-    that is no session at all, the threshold lies beyond them all.
+    best from the others (highest F1), with no more than three times as many beyond, moved up to the widest gap among
+    the lowest `_MISTAKEN` of those, but not beyond what is used else: `BUDGET` of the sessions may lie beyond, and
+    where that is no session at all, the threshold lies beyond them all.
     """
     if (asked := asked_threshold(surprisals, alarm, sessions_per_day)) is not None:
         return asked
