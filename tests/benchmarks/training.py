@@ -158,7 +158,9 @@ def stages(log: Path, n_threads: int) -> str:
         environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ, "OMP_NUM_THREADS": str(n_threads)}
         program = [sys.executable, "-c", _STAGES, str(folder / "stages.json"), *flags]
         begun = time.perf_counter()
-        process = subprocess.Popen(program, cwd=ROOT, env={**environment, "PYTHONPATH": str(ROOT)})
+        process = subprocess.Popen(
+            program, cwd=ROOT, env={**environment, "PYTHONPATH": str(ROOT)}, stdout=subprocess.DEVNULL
+        )
         _, status, usage = os.wait4(process.pid, 0)
         seconds = time.perf_counter() - begun
         process.returncode = os.waitstatus_to_exitcode(status)
