@@ -6,7 +6,7 @@ others in its batch, so neither batch size, worker, nor resume changes a sample.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -26,6 +26,7 @@ MAX_RANK = 15
 #: Share of the events that a training sample shows by their words alone, as an event unseen in training looks.
 _UNSEEN_SHARE = 1 / 16
 _BUCKETS = (16, 24, 32, 48, 64, 80, 104, 136)
+_TRAINING_STEP = 4
 
 
 class Piece(NamedTuple):
@@ -39,7 +40,7 @@ class Piece(NamedTuple):
 
 @dataclass(frozen=True)
 class TokenGroup:
-    """Token rows of one length bucket, and which pieces they are."""
+    """Token rows of one length, and which pieces they are."""
 
     tokens: Int64Array  # (n, length)
     pieces: Int64Array  # (n,) index into the pieces given
@@ -58,11 +59,19 @@ class EncodedBatch:
     unseen: BoolArray  # (n, n_events) events that this sample shows by their words alone
     content: Int64Array  # (n + n_negatives,) hash of the multiset of events: of the sessions, then of the negatives
     seeds: NDArray[np.uint64]  # (n_pieces,) of each piece's dropout mask
+    copies: Int64Array  # (n,) equal sessions that each stands for
 
 
 def bucket_length(n_tokens: int) -> int:
     """Padded length of a row of `n_tokens` tokens: a function of the row alone."""
     return next((length for length in _BUCKETS if n_tokens <= length), -(-n_tokens // 64) * 64)
+
+
+def training_length(n_tokens: int) -> int:
+    """Padded length of a row of `n_tokens` tokens in training, where rows of many lengths cost little more than of few;
+    not above `bucket_length`.
+    """
+    return -(-n_tokens // _TRAINING_STEP) * _TRAINING_STEP
 
 
 def context_length(max_events: int) -> int:
@@ -80,10 +89,9 @@ def pieces_of(events: Int32Array, max_events: int) -> list[Piece]:
     ]
 
 
-def group_pieces(pieces: Sequence[Piece]) -> list[TokenGroup]:
-    """Token rows of pieces by length bucket, shortest bucket first, in the given order within a bucket."""
-    lengths = np.array([1 + len(piece.events) + piece.ends for piece in pieces], np.int64)
-    buckets = np.array([bucket_length(length) for length in lengths.tolist()], np.int64)
+def group_pieces(pieces: Sequence[Piece], padded: Callable[[int], int] = bucket_length) -> list[TokenGroup]:
+    """Token rows of pieces by `padded` length, shortest first, in the given order within a length."""
+    buckets = np.array([padded(1 + len(piece.events) + piece.ends) for piece in pieces], np.int64)
     groups = []
     for length in np.unique(buckets):
         chosen = np.flatnonzero(buckets == length)
@@ -108,9 +116,11 @@ def make_batch(
     max_events: int,
     contrastive: bool = True,
     augmentation: bool = True,
+    copies: Int64Array | None = None,
 ) -> EncodedBatch:
     """The sessions in `indices`, a light view and a damaged copy of each; event ids below `n_events` are known.
 
+    `copies` (len(indices),) is how many sessions each stands for; without it, for itself.
     A session longer than `max_events` is represented by one run of its events, another one in each epoch. Without
     `augmentation` the view is the session itself (dropout still sets the two apart) and nothing is damaged.
     """
@@ -124,10 +134,12 @@ def make_batch(
         views = plain
     numbers = np.array(seeds, np.uint64)[:, None] + np.arange(n_events, dtype=np.uint64)
     unseen = mix64_array(numbers, 3) < np.uint64(int(_UNSEEN_SHARE * 2**64))
-    content = np.array([_content(piece.events) for piece in (*plain, *negatives)], np.uint64).view(np.int64)
-    groups = tuple(group_pieces([*plain, *views, *negatives]))
+    content = _contents([piece.events for piece in (*plain, *negatives)])
+    groups = tuple(group_pieces([*plain, *views, *negatives], training_length))
     masks = [mix64(s, 4, role) for role, made in enumerate((plain, views, negatives)) for s in seeds[: len(made)]]
-    return EncodedBatch(groups, len(plain), len(negatives), unseen, content, np.array(masks, np.uint64))
+    if copies is None:
+        copies = np.ones(len(plain), np.int64)
+    return EncodedBatch(groups, len(plain), len(negatives), unseen, content, np.array(masks, np.uint64), copies)
 
 
 def _crop(events: Int32Array, max_events: int, seed: int) -> Piece:
@@ -142,5 +154,9 @@ def _damaged(piece: Piece, seed: int, n_events: int, max_events: int) -> Piece:
     return piece._replace(events=damaged)
 
 
-def _content(events: Int32Array) -> np.uint64:
-    return np.uint64(mix64_array(events, 0).sum(dtype=np.uint64))
+def _contents(sessions: Sequence[Int32Array]) -> Int64Array:
+    """The hash of each session's multiset of events."""
+    hashes = mix64_array(np.concatenate([np.zeros(0, np.int32), *sessions]), 0)
+    total = np.concatenate([np.zeros(1, np.uint64), np.cumsum(hashes, dtype=np.uint64)])  # beyond 64 bits it wraps
+    ends = np.cumsum([len(events) for events in sessions], dtype=np.int64)
+    return np.diff(total[ends], prepend=total[:1]).view(np.int64)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ai_detect.encoder.batches import END, FIRST_EVENT, EncodedBatch
+from ai_detect.encoder.batches import END, FIRST_EVENT, EncodedBatch, TokenGroup
 from ai_detect.encoder.dropout import dropout_masks
 from ai_detect.encoder.model import SessionEncoder
 from ai_detect.process_group import ALONE, ProcessGroup
@@ -16,19 +16,23 @@ _TEMPERATURE = 0.1
 _IGNORED = -100
 
 
-def nt_xent(anchor: Tensor, others: Tensor, positive: Tensor, same: Tensor, temperature: float) -> Tensor:
+def nt_xent(
+    anchor: Tensor, others: Tensor, positive: Tensor, weights: Tensor, copies: Tensor, temperature: float
+) -> Tensor:
     """Sum of -log share of the own positive among all others, by cosine (NT-Xent, Chen et al. 2020).
 
-    `anchor` (n, dim), `others` (m, dim), `positive` (n,) int64 index into them; `same` (n, m) bool marks pairs that are
-    not to be repelled.
+    `anchor` (n, dim), each `copies` (n,) float32 times; `others` (m, dim), `positive` (n,) int64 index into them;
+    `weights` (n, m) float32 tells as how many equal ones each of the others counts, 0 where it is not to be repelled.
     """
     logits = F.normalize(anchor.float(), dim=1) @ F.normalize(others.float(), dim=1).T / temperature
-    return F.cross_entropy(logits.masked_fill(same, float("-inf")), positive, reduction="sum")
+    return F.cross_entropy(logits + weights.log(), positive, reduction="none") @ copies
 
 
-def next_event_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """Sum of the cross-entropy of (m, n_classes) logits; targets of -100 do not count."""
-    return F.cross_entropy(logits.float(), targets, ignore_index=_IGNORED, reduction="sum")
+def next_event_loss(logits: Tensor, targets: Tensor, copies: Tensor) -> Tensor:
+    """Sum of the cross-entropy of (m, n_classes) logits, each row `copies` (m,) float32 times; targets of -100 do not
+    count.
+    """
+    return F.cross_entropy(logits.float(), targets, ignore_index=_IGNORED, reduction="none") @ copies
 
 
 def training_loss(
@@ -47,60 +51,62 @@ def training_loss(
     """
     device = model.words.device
     table = model.token_table(words)
-    unseen = torch.from_numpy(batch.unseen).to(device)
-    by_token = F.pad(unseen, (FIRST_EVENT, len(table.seen) - FIRST_EVENT - model.n_events))
-    # Of no rows, so that a process whose share of a short batch is empty takes part in what the others add up.
-    nothing, none = table.seen[:0], torch.zeros(0, dtype=torch.int64, device=device)
-    vectors, pieces = [torch.cat([nothing, nothing], 1).float()], [none]
-    logits, targets = [model.next_logits(nothing, table)], [none]
-    for rows in batch.groups:
-        tokens = torch.from_numpy(rows.tokens).to(device)
-        piece = torch.from_numpy(rows.pieces).to(device)
-        sample = piece % batch.n
-        kept = None
-        if model.training and model.dropout:
-            masks = dropout_masks(batch.seeds[rows.pieces], tokens.shape[1], model.dim, model.dropout)
-            kept = torch.from_numpy(masks).to(device)
-        states, encoded = model(tokens, table, by_token[sample].gather(1, tokens), kept)
-        vectors.append(encoded)
-        pieces.append(piece)
-        row, column = _predicted(rows.tokens, rows.pieces < batch.n)
-        logits.append(model.next_logits(states[row, column], table, unseen[sample[row]]))
-        targets.append(_classes(tokens[row, column + 1], model.n_events))
-    predicted = torch.cat(targets)
-    counts = group.total(torch.tensor([int((predicted != _IGNORED).sum()), batch.n]))
+    # Of no rows where a process has no share of a short batch: it takes part in what the others add up.
+    groups = batch.groups or (TokenGroup(np.zeros((0, 1), np.int64), np.zeros(0, np.int64)),)
+    tokens = np.concatenate([rows.tokens.ravel() for rows in groups])
+    sample = np.concatenate([np.repeat(rows.pieces, rows.tokens.shape[1]) for rows in groups])
+    is_session, sample = sample < batch.n, sample % max(1, batch.n)
+    shown = np.zeros((batch.n, len(table.seen)), np.bool_)
+    shown[:, FIRST_EVENT : FIRST_EVENT + model.n_events] = batch.unseen
+    kept = None
+    if model.training and model.dropout:
+        masks = [dropout_masks(batch.seeds[r.pieces], r.tokens.shape[1], model.dim, model.dropout) for r in groups]
+        kept = torch.from_numpy(np.concatenate([mask.reshape(-1, model.dim) for mask in masks])).to(device)
+    states, vectors = model(
+        [torch.from_numpy(rows.tokens).to(device) for rows in groups],
+        table,
+        torch.from_numpy(shown[sample, tokens]).to(device),
+        kept,
+    )
+    # All tokens of the sessions themselves are predicted but each row's first, which is neither event nor end.
+    at = np.flatnonzero(((tokens >= FIRST_EVENT) | (tokens == END)) & is_session)
+    targets = np.where(tokens[at] == END, model.n_events, tokens[at] - FIRST_EVENT)
+    targets[tokens[at] >= FIRST_EVENT + model.n_events] = _IGNORED
+    before, unseen = (torch.from_numpy(part).to(device) for part in (at - 1, batch.unseen[sample[at]]))
+    logits = model.next_logits(states[before], table, unseen)
+    copies = batch.copies[sample[at]]
+    counts = group.total(torch.tensor([int(copies[targets != _IGNORED].sum()), int(batch.copies.sum())]))
     n_targets, n_samples = (max(1, int(count)) for count in counts)
-    loss = next_event_loss(torch.cat(logits), predicted) / n_targets
+    expected, times = torch.from_numpy(targets).to(device), torch.from_numpy(copies.astype(np.float32)).to(device)
+    loss = next_event_loss(logits, expected, times) / n_targets
     parts = {"next_event": loss.detach()}
     if contrastive:
-        in_order = torch.cat(vectors)[torch.argsort(torch.cat(pieces))]
+        in_order = vectors[torch.from_numpy(np.argsort(np.concatenate([rows.pieces for rows in groups]))).to(device)]
         others, start = group.gather_rows(in_order[batch.n :])
         positive = start + torch.arange(batch.n, device=device)
-        same = _same_content(torch.from_numpy(batch.content).to(device), batch.n, group)
+        weights = _weights(batch, group).to(device)
+        own = torch.from_numpy(batch.copies).to(device).float()
         dim = model.dim  # each half must do on its own: together, one would lean on the other
         halves = [slice(0, dim), slice(dim, 2 * dim)]
         contrast = [
-            nt_xent(in_order[: batch.n, h], others[:, h], positive, same, _TEMPERATURE) / n_samples for h in halves
+            nt_xent(in_order[: batch.n, h], others[:, h], positive, weights, own, _TEMPERATURE) / n_samples
+            for h in halves
         ]
         parts["contrastive"] = (contrast[0].detach() + contrast[1].detach()) / 2
         loss = loss + (contrast[0] + contrast[1]) / 2
     return loss, {name: float(part) for name, part in parts.items()}
 
 
-def _predicted(tokens: np.ndarray, is_session: np.ndarray) -> tuple[Tensor, Tensor]:
-    """Row and column of the tokens whose successor is to be predicted: all of the sessions themselves."""
-    after = tokens[:, 1:]
-    row, column = np.nonzero(((after >= FIRST_EVENT) | (after == END)) & is_session[:, None])
-    return torch.from_numpy(row), torch.from_numpy(column)
+def _weights(batch: EncodedBatch, group: ProcessGroup) -> Tensor:
+    """As how many each view and each damaged copy of all processes counts for each sample, (n, m) float32.
 
-
-def _classes(tokens: Tensor, n_events: int) -> Tensor:
-    classes = torch.where(tokens == END, n_events, tokens - FIRST_EVENT)
-    return classes.masked_fill(tokens >= FIRST_EVENT + n_events, _IGNORED)
-
-
-def _same_content(content: Tensor, n: int, group: ProcessGroup) -> Tensor:
-    """Pairs of different samples with the same multiset of events, (n, as many as all processes contrast with) bool."""
-    sample = torch.arange(len(content), device=content.device) % max(1, n) * group.world_size + group.rank
-    others = group.gather_rows(torch.stack([content, sample], 1))[0]
-    return (content[:n].unsqueeze(1) == others[:, 0]) & (sample[:n].unsqueeze(1) != others[:, 1])
+    A different sample with the same multiset of events is not repelled, nor what is made of it with this multiset; the
+    same holds between the copies that a sample stands for.
+    """
+    content, copies = torch.from_numpy(batch.content), torch.from_numpy(batch.copies)
+    sample = (torch.arange(len(content)) % max(1, batch.n)) * group.world_size + group.rank
+    times = copies.repeat(len(content) // max(1, batch.n))
+    others = group.gather_rows(torch.stack([content, sample, times], 1))[0]
+    alike = content[: batch.n].unsqueeze(1) == others[:, 0]
+    is_own = sample[: batch.n].unsqueeze(1) == others[:, 1]
+    return torch.where(alike, is_own, others[:, 2]).float()

@@ -7,6 +7,7 @@ of what happened how often (content) and in which course (context), are what the
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -41,16 +42,21 @@ class Block(nn.Module):
         self.feed_in = nn.Linear(dim, 2 * dim)
         self.feed_out = nn.Linear(2 * dim, dim)
 
-    def forward(self, x: Tensor) -> Tensor:
-        n, length, dim = x.shape
-        heads = self.attention_in(self.attention_norm(x)).view(n, length, 3, self.n_heads, dim // self.n_heads)
-        query, key, value = heads.permute(2, 0, 3, 1, 4)
-        mixed = F.scaled_dot_product_attention(
-            query, key, value, is_causal=True
-        )  # padding follows, so it is never seen
-        x = x + self.attention_out(mixed.transpose(1, 2).reshape(n, length, dim))
+    def forward(self, x: Tensor, shapes: Sequence[torch.Size]) -> Tensor:
+        """(n_tokens, dim) to the same; the tokens are those of rows of these shapes, (n, length) each."""
+        heads = self.attention_in(self.attention_norm(x)).split([shape.numel() for shape in shapes])
+        mixed = [
+            self._attend(part.view(*shape, 3, self.n_heads, x.shape[1] // self.n_heads))
+            for part, shape in zip(heads, shapes, strict=True)
+        ]
+        x = x + self.attention_out(torch.cat(mixed))
         x = x + self.feed_out(F.gelu(self.feed_in(self.feed_norm(x))))
         return x
+
+    def _attend(self, heads: Tensor) -> Tensor:
+        query, key, value = heads.permute(2, 0, 3, 1, 4)
+        mixed = F.scaled_dot_product_attention(query, key, value, is_causal=True)  # padding follows: it is never seen
+        return mixed.transpose(1, 2).flatten(2).flatten(0, 1)
 
 
 class SessionEncoder(nn.Module):
@@ -118,38 +124,44 @@ class SessionEncoder(nn.Module):
         return TokenTable(torch.cat([self.special_vectors, known, unseen[FIRST_EVENT + self.n_events :]]), unseen, part)
 
     def forward(
-        self, tokens: Tensor, table: TokenTable, unseen: Tensor | None = None, kept: Tensor | None = None
+        self, groups: Sequence[Tensor], table: TokenTable, unseen: Tensor | None = None, kept: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """States (n, length, dim) after each token, and both projections, (n, 2 * dim) of unit length.
+        """States (n_tokens, dim) after each token, and both projections of each row, (n, 2 * dim) of unit length.
 
-        `tokens` (n, length) int64 rows of one length bucket; `unseen` (n, length) bool: shown by their words alone.
-        `kept` (n, length, dim) bool: what dropout leaves of each row, in training.
+        `groups` are rows of tokens, (n, length) int64 for each length; what is done to tokens one by one is done to
+        those of all groups at once, in their order. `unseen` (n_tokens,) bool: shown by their words alone. `kept`
+        (n_tokens, dim) bool: what dropout leaves of each, in training.
         """
+        shapes = [rows.shape for rows in groups]
+        tokens = torch.cat([rows.flatten() for rows in groups])
         if unseen is None:
             vectors = F.embedding(tokens, table.seen)
         else:
             vectors = F.embedding(tokens + unseen * len(table.seen), torch.cat([table.seen, table.unseen]))
-        rank = occurrence_rank(tokens)
+        rank = torch.cat([occurrence_rank(rows).flatten() for rows in groups])
         # log(1 + count) grows by log1p(1 / count) with each occurrence: the running sum holds a prefix's log counts.
         growth = torch.log1p(1 / (rank + 1)) * (tokens >= FIRST_EVENT)
-        counts = (vectors * growth.unsqueeze(-1)).cumsum(1)
+        counts = torch.cat([rows.cumsum(1).flatten(0, 1) for rows in _rows(vectors * growth.unsqueeze(-1), shapes)])
+        position = torch.cat([torch.arange(rows.shape[1], device=rows.device).repeat(len(rows)) for rows in groups])
         x = (
             vectors
-            + self.position_vectors[: tokens.shape[1]]
+            + F.embedding(position, self.position_vectors)
             + F.embedding(rank.clamp(max=MAX_RANK), self.rank_vectors)
         )
         x = x + self.counts_in(self.counts_norm(counts))
         if kept is not None:
             x = x * kept / (1 - self.dropout)
         for block in self.blocks:
-            x = block(x)
+            x = block(x, shapes)
         states: Tensor = self.norm(x)
-        filled = tokens != PAD
-        n_tokens = filled.sum(1, keepdim=True).clamp(min=1)
-        mean = (states * filled.unsqueeze(-1)).sum(1) / n_tokens
-        last = states.gather(1, (n_tokens - 1).unsqueeze(-1).expand(-1, 1, self.dim)).squeeze(1)
-        content = F.normalize(self.content(counts[:, -1]).float(), dim=1)
-        context = F.normalize(self.context(torch.cat([mean, last], 1)).float(), dim=1)
+        filled = [rows != PAD for rows in groups]
+        n_tokens = torch.cat([row.sum(1) for row in filled]).clamp(min=1)
+        total = [(rows * row.unsqueeze(-1)).sum(1) for rows, row in zip(_rows(states, shapes), filled, strict=True)]
+        width = torch.cat([row.new_full(row.shape[:1], row.shape[1], dtype=torch.int64) for row in filled])
+        last = width.cumsum(0) - width + n_tokens - 1  # padding adds nothing to the counts
+        content = F.normalize(self.content(counts[last]).float(), dim=1)
+        course = torch.cat([torch.cat(total) / n_tokens.unsqueeze(-1), states[last]], 1)
+        context = F.normalize(self.context(course).float(), dim=1)
         return states, torch.cat([content, context], 1) / 2**0.5
 
     def next_logits(self, states: Tensor, table: TokenTable, unseen: Tensor | None = None) -> Tensor:
@@ -168,6 +180,12 @@ class SessionEncoder(nn.Module):
         """Logit of one unseen event a row, given by its `table.unseen` vector: (m, dim), (m, dim) to (m,) float32."""
         logits: Tensor = (self.predict(states) * vectors).sum(1) + self.unseen_bias
         return logits.float()
+
+
+def _rows(vectors: Tensor, shapes: Sequence[torch.Size]) -> list[Tensor]:
+    """The (n_tokens, dim) vectors of rows of these shapes, each (n, length, dim)."""
+    parts = vectors.split([shape.numel() for shape in shapes])  # type: ignore[no-untyped-call]
+    return [part.view(*shape, vectors.shape[1]) for part, shape in zip(parts, shapes, strict=True)]
 
 
 def occurrence_rank(tokens: Tensor) -> Tensor:

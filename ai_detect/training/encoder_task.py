@@ -11,6 +11,7 @@ from ai_detect.encoder.batches import make_batch
 from ai_detect.encoder.losses import training_loss
 from ai_detect.encoder.model import SessionEncoder
 from ai_detect.process_group import ALONE, ProcessGroup
+from ai_detect.sequences.windowing import distinct_sequences
 from ai_detect.tables import BoolArray, Int64Array, SequenceTable
 
 #: Sessions of a validation batch (its contrastive loss depends on how many there are) and at most in all.
@@ -48,7 +49,7 @@ class EncoderTask:
 
     def training_loss(self, indices: Int64Array, epoch: int) -> tuple[Tensor, dict[str, float]]:
         """This process's share of the mean loss of these sessions: a function of weights, indices and epoch."""
-        return self._loss(self._train, self._learned[self.group.share(indices)], epoch, self.group)
+        return self._loss(self._train, self._learned[indices], np.ones(len(indices), np.int64), epoch, self.group)
 
     def validation_loss(self) -> float | None:
         """Mean loss of the validation sessions (evenly spaced ones of a large set), None without any; the same
@@ -58,14 +59,14 @@ class EncoderTask:
             return None
         n = len(self._validation)
         chosen = np.unique(np.linspace(0, n - 1, min(n, _MAX_VALIDATION)).astype(np.int64))
+        batches = np.split(chosen, range(_VALIDATION_BATCH, len(chosen), _VALIDATION_BATCH))
+        totals = torch.zeros(len(batches), dtype=torch.float64)
         was_training = self.model.training
         self.model.eval()
         try:
-            batches = np.split(chosen, range(_VALIDATION_BATCH, len(chosen), _VALIDATION_BATCH))
-            totals = torch.zeros(len(batches), dtype=torch.float64)
             with torch.no_grad():
                 for at in self.group.share(np.arange(len(batches))).tolist():
-                    loss, _ = self._loss(self._validation, batches[at], 0, ALONE)
+                    loss, _ = self._loss(self._validation, *_merged(self._validation, batches[at]), 0, ALONE)
                     totals[at] = float(loss) * len(batches[at])
         finally:
             self.model.train(was_training)
@@ -73,21 +74,29 @@ class EncoderTask:
         return float(self.group.total(totals).sum()) / len(chosen)
 
     def _loss(
-        self, sequences: SequenceTable, indices: Int64Array, epoch: int, group: ProcessGroup
+        self, sequences: SequenceTable, indices: Int64Array, copies: Int64Array, epoch: int, group: ProcessGroup
     ) -> tuple[Tensor, dict[str, float]]:
+        """The group's share of the mean loss of sessions that each stand for so many copies."""
         settings = self._settings
         contrastive = not settings.not_use_contrastive
         batch = make_batch(
             sequences,
-            indices,
+            group.share(indices),
             settings.seed,
             epoch,
             n_events=self.model.n_events,
             max_events=settings.max_events,
             contrastive=contrastive,
             augmentation=not settings.not_use_augmentation,
+            copies=group.share(copies),
         )
         return training_loss(self.model, batch, contrastive=contrastive, group=group)
+
+
+def _merged(sequences: SequenceTable, indices: Int64Array) -> tuple[Int64Array, Int64Array]:
+    """The first of each of these sessions that are equal, and how many are: real logs repeat themselves."""
+    first, _, copies = distinct_sequences(sequences.take(indices))
+    return indices[first], copies
 
 
 def _known_events(sequences: SequenceTable, n_events: int) -> SequenceTable:

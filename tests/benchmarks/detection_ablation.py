@@ -51,7 +51,9 @@ def without_negatives(batch: EncodedBatch) -> EncodedBatch:
     n_pieces = 2 * batch.n
     kept = [TokenGroup(g.tokens[g.pieces < n_pieces], g.pieces[g.pieces < n_pieces]) for g in batch.groups]
     groups = tuple(group for group in kept if len(group.pieces))
-    return EncodedBatch(groups, batch.n, 0, batch.unseen, batch.content[: batch.n], batch.seeds[:n_pieces])
+    return EncodedBatch(
+        groups, batch.n, 0, batch.unseen, batch.content[: batch.n], batch.seeds[:n_pieces], batch.copies
+    )
 
 
 def no_words(template: str, n_buckets: int) -> list[int]:

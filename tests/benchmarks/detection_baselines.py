@@ -52,8 +52,8 @@ def next_event_lstm(train: SequenceTable, test: SequenceTable, seed: int) -> Bas
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = NextEvent(len(known) + 2, len(known) + 1)
-        _train(model, *_windows(train, known), seed)
-    windows, target = _windows(test, known)
+        _train(model, *event_windows(train, known), seed)
+    windows, target = event_windows(test, known)
     rank = _ranks(model, windows, target)
     first = test.offsets[:-1] + np.arange(len(test))  # a session has a row more than events
     worst = np.maximum.reduceat(rank, first)
@@ -61,7 +61,7 @@ def next_event_lstm(train: SequenceTable, test: SequenceTable, seed: int) -> Bas
     return Baseline(worst + mean / (len(known) + 3), worst > TOP_G)
 
 
-def _windows(sequences: SequenceTable, known: np.ndarray) -> tuple[Int64Array, Int64Array]:
+def event_windows(sequences: SequenceTable, known: np.ndarray) -> tuple[Int64Array, Int64Array]:
     """For each event and each end, the WINDOW tokens before it and its class (-1 for an unknown event).
 
     Tokens: 0 for an unknown event, then the events, then what stands before a session. Classes: the events, the end.

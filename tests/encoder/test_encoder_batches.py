@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from encoder.encoder_made import N_EVENTS, routines, table_of
@@ -19,6 +21,7 @@ from ai_detect.encoder.batches import (
     group_pieces,
     make_batch,
     pieces_of,
+    training_length,
 )
 from ai_detect.tables import SequenceTable
 
@@ -34,16 +37,16 @@ def test_pieces_cover_every_event_once_beside_their_context(length: int, max_eve
     assert [piece.n_context == 0 for piece in pieces] == [True] + [False] * (len(pieces) - 1)
 
 
-@given(st.lists(st.integers(0, 90), min_size=1, max_size=20))
-def test_token_rows_hold_the_pieces(lengths: list[int]) -> None:
+@given(st.lists(st.integers(0, 90), min_size=1, max_size=20), st.sampled_from([bucket_length, training_length]))
+def test_token_rows_hold_the_pieces(lengths: list[int], padded: Callable[[int], int]) -> None:
     pieces = [piece for n in lengths for piece in pieces_of(np.arange(n, dtype=np.int32), 32)]
     seen = []
-    for group in group_pieces(pieces):
+    for group in group_pieces(pieces, padded):
         for row, number in zip(group.tokens, group.pieces.tolist(), strict=True):
             piece = pieces[number]
             events = (piece.events + FIRST_EVENT).tolist()
             tokens = [CONTINUE if piece.start else BEGIN, *events, *([END] if piece.ends else [])]
-            assert len(row) == bucket_length(len(tokens))
+            assert len(tokens) <= len(row) == padded(len(tokens)) <= bucket_length(len(tokens))
             assert row.tolist() == tokens + [PAD] * (len(row) - len(tokens))
             seen.append(number)
     assert sorted(seen) == list(range(len(pieces)))

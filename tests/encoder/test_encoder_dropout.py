@@ -54,7 +54,7 @@ def test_dropout_acts_in_training_only_and_keeps_the_mean() -> None:
     assert first[0] == first[1] != exact
     assert first[0] == pytest.approx(exact, rel=0.1)
     tokens = torch.from_numpy(batch.groups[0].tokens)
-    kept = torch.ones(*tokens.shape, model.dim, dtype=torch.bool)
-    plain = model(tokens, model.token_table())[0]
-    scaled = model(tokens, model.token_table(), None, kept)[0]
+    kept = torch.ones(tokens.numel(), model.dim, dtype=torch.bool)
+    plain = model([tokens], model.token_table())[0]
+    scaled = model([tokens], model.token_table(), None, kept)[0]
     assert not torch.equal(plain, scaled)  # what is kept is scaled up for what is not

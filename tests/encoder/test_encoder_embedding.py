@@ -88,7 +88,8 @@ def test_numpy_computes_what_torch_does(trained: SessionEncoder, model: FrozenEn
     with torch.inference_mode():
         tokens_of = trained.token_table(torch.from_numpy(WORDS).long())
         for group in groups:
-            states, expected = trained(torch.from_numpy(group.tokens), tokens_of)
+            flat, expected = trained([torch.from_numpy(group.tokens)], tokens_of)
+            states = flat.view(*group.tokens.shape, -1)
             assert np.abs(vectors[group.pieces, : 2 * model.dim] - expected.numpy()).max() < 1e-6
             for tokens, state, session in zip(torch.from_numpy(group.tokens), states, group.pieces, strict=True):
                 n = len(table.session(int(session)))

@@ -31,8 +31,28 @@ def test_nt_xent_is_the_naive_loop(n_negatives: int) -> None:
         own = math.exp(cosine(anchor[i], positive[i]) / 0.2)
         rest = [math.exp(cosine(anchor[i], other) / 0.2) for j, other in enumerate(others) if j != i and not same[i, j]]
         total -= math.log(own / (own + sum(rest)))
-    loss = nt_xent(anchor, torch.cat([positive, negatives]), torch.arange(6), same, 0.2)
+    loss = nt_xent(anchor, torch.cat([positive, negatives]), torch.arange(6), (~same).float(), torch.ones(6), 0.2)
     assert float(loss) == pytest.approx(total, rel=1e-5)
+
+
+def test_next_event_loss_of_rows_that_stand_for_several() -> None:
+    logits = torch.randn(4, 3, generator=torch.Generator().manual_seed(1))
+    targets, number = torch.tensor([0, 2, -100, 1]), torch.tensor([0, 0, 0, 1, 2, 3])
+    several = next_event_loss(logits[number], targets[number], torch.ones(6))
+    once = next_event_loss(logits, targets, torch.tensor([3.0, 1, 1, 1]))
+    assert float(once) == pytest.approx(float(several), rel=1e-6)
+
+
+@pytest.mark.parametrize("contrastive", [True, False])
+def test_a_sample_that_stands_for_copies_counts_as_they_would(contrastive: bool) -> None:
+    """The copies would have had the sample's own views and damages, one of which leaves the multiset as it is."""
+    table, model = table_of([[0, 1, 2, 3, 4], [0, 2, 2, 3], [5, 6, 7, 8, 9, 10], [7, 8]]), encoder().eval()
+    number, options = np.array([0, 0, 0, 1, 2, 3, 3]), {"n_events": N_EVENTS, "max_events": 24}
+    once = make_batch(table, np.arange(4), 1, 0, **options, copies=np.array([3, 1, 1, 2]))
+    several = make_batch(table, number, 1, 0, **options)
+    assert (once.content[:4] == once.content[4:]).tolist() == [True, False, False, False]
+    losses = [training_loss(model, batch, contrastive=contrastive) for batch in (once, several)]
+    assert losses[0][1] == pytest.approx(losses[1][1], rel=1e-5)
 
 
 def test_next_event_loss_is_the_naive_loop() -> None:
@@ -44,8 +64,8 @@ def test_next_event_loss_is_the_naive_loop() -> None:
         for row, target in zip(logits, targets.tolist(), strict=True)
         if target >= 0
     ]
-    assert float(next_event_loss(logits, targets)) == pytest.approx(sum(terms), rel=1e-6)
-    assert float(next_event_loss(logits, torch.full((7,), -100))) == 0
+    assert float(next_event_loss(logits, targets, torch.ones(7))) == pytest.approx(sum(terms), rel=1e-6)
+    assert float(next_event_loss(logits, torch.full((7,), -100), torch.ones(7))) == 0
 
 
 def test_the_loss_of_samples_is_a_pure_function() -> None:

@@ -18,7 +18,7 @@ def tokens_of(*events: int, ends: bool = True) -> torch.Tensor:
 
 def vector(model: SessionEncoder, tokens: torch.Tensor) -> torch.Tensor:
     with torch.no_grad():
-        found: torch.Tensor = model(tokens, model.token_table(torch.from_numpy(WORDS).long()))[1][0]
+        found: torch.Tensor = model([tokens], model.token_table(torch.from_numpy(WORDS).long()))[1][0]
     return found
 
 
@@ -31,9 +31,25 @@ def test_states_do_not_see_the_future_nor_the_padding() -> None:
     model = encoder().eval()
     table = model.token_table()
     with torch.no_grad():
-        short, long = (model(tokens, table)[0] for tokens in (tokens_of(1, 2, 3, ends=False), tokens_of(1, 2, 3, 4, 5)))
-    assert torch.allclose(short[:, :4], long[:, :4], atol=1e-6)
-    assert not torch.allclose(short[:, 4], long[:, 4], atol=1e-3)
+        short, long = (
+            model([tokens], table)[0] for tokens in (tokens_of(1, 2, 3, ends=False), tokens_of(1, 2, 3, 4, 5))
+        )
+    assert torch.allclose(short[:4], long[:4], atol=1e-6)
+    assert not torch.allclose(short[4], long[4], atol=1e-3)
+
+
+def test_rows_are_the_same_beside_rows_of_other_lengths() -> None:
+    model = encoder().eval()
+    table = model.token_table()
+    groups = [tokens_of(1, 2, 3), torch.cat([tokens_of(4, 5, 5), tokens_of(6)])[:, :8], tokens_of(*range(12))]
+    unseen = torch.rand(sum(rows.numel() for rows in groups), generator=torch.Generator().manual_seed(0)) < 0.3
+    with torch.no_grad():
+        states, vectors = model(groups, table, unseen)
+        parts = unseen.split([rows.numel() for rows in groups])
+        alone = [model([rows], table, part) for rows, part in zip(groups, parts, strict=True)]
+    assert torch.allclose(states, torch.cat([part for part, _ in alone]), atol=1e-5)
+    assert torch.allclose(vectors, torch.cat([part for _, part in alone]), atol=1e-5)
+    assert not torch.allclose(vectors[1], vectors[2], atol=1e-3)
 
 
 def test_vectors_have_unit_length_and_know_counts_and_order() -> None:
