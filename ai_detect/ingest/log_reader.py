@@ -223,12 +223,22 @@ def lines_at(source: LogSource, spans: Iterable[tuple[int, int]], encoding: str 
                 _skip(content, offset - position - len(window))
                 window = b""
             position = offset
-            while len(window) < _FETCH_BYTES and window.count(b"\n") < n_lines and (data := content.read(BLOCK_BYTES)):
+            end, n_found = _end_of_lines(window, n_lines)
+            while n_found < n_lines and len(window) < _FETCH_BYTES and (data := content.read(BLOCK_BYTES)):
                 window += data
-            raw = [item[:MAX_LINE_BYTES] for item in window.split(b"\n")[:n_lines]]
-            if raw and not raw[-1] and len(raw) > window.count(b"\n"):
+                end, n_found = _end_of_lines(window, n_lines)
+            raw = [item[:MAX_LINE_BYTES] for item in window[:end].split(b"\n")[:n_lines]]
+            if raw and not raw[-1] and len(raw) > n_found:
                 raw.pop()  # nothing follows the last newline
             yield _decode(b"\n".join(raw), raw, encoding)[0] if raw else []
+
+
+def _end_of_lines(window: bytes, n_lines: int) -> tuple[int, int]:
+    """Where the first so many lines end, and how many newlines there are up to there."""
+    end = n_found = 0
+    while n_found < n_lines and (newline := window.find(b"\n", end)) >= 0:
+        end, n_found = newline + 1, n_found + 1
+    return (end if n_found == n_lines else len(window)), n_found
 
 
 def stored_bytes(sources: Sequence[LogSource]) -> int:

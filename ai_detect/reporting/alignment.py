@@ -9,9 +9,15 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Sequence
 
+import numpy as np
+
+from ai_detect.tables import Int64Array, SequenceTable
+
 #: Above this many cells of the dynamic programme (50 MB as bits) sessions are matched greedily.
 MAX_CELLS = 400_000_000
 LOOK_AHEAD = 100
+#: Sessions of so many events at most fit numpy's integers, so that many can be compared at once.
+WORD_BITS = 64
 
 
 def bit_masks(events: Sequence[int]) -> dict[int, int]:
@@ -30,6 +36,29 @@ def common_length(masks: dict[int, int], n_events: int, other: Sequence[int]) ->
         matches = row & masks.get(event, 0)
         row = (row + matches | row - matches) & full
     return n_events - row.bit_count()
+
+
+def common_lengths(events: Sequence[int], others: SequenceTable) -> Int64Array:
+    """`common_length` of a sequence with each of the others, (n_others,); short ones are compared side by side."""
+    masks = bit_masks(events)
+    if len(events) > WORD_BITS:
+        each = (others.session(number).tolist() for number in range(len(others)))
+        return np.array([common_length(masks, len(events), other) for other in each], np.int64)
+    of_event = np.zeros(int(others.event_id.max(initial=-1)) + 1, np.uint64)
+    for event, mask in masks.items():
+        if event < len(of_event):
+            of_event[event] = mask
+    lengths = others.lengths
+    place = np.arange(len(others.event_id)) - np.repeat(others.offsets[:-1], lengths)
+    steps = np.zeros((int(lengths.max(initial=0)), len(others)), np.uint64)  # 0 behind the end, which changes nothing
+    steps[place, np.repeat(np.arange(len(others)), lengths)] = of_event[others.event_id]
+    full = np.uint64((1 << len(events)) - 1)
+    rows = np.full(len(others), full)
+    for masks_of_step in steps:
+        matches = rows & masks_of_step
+        rows = (rows + matches | rows - matches) & full
+    unmatched = np.unpackbits(rows.view(np.uint8).reshape(-1, rows.itemsize), axis=1)
+    return np.asarray(len(events) - unmatched.sum(axis=1, dtype=np.int64), np.int64)
 
 
 def matching_pairs(left: Sequence[int], right: Sequence[int]) -> list[tuple[int, int]]:

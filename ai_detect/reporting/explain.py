@@ -5,7 +5,7 @@ All reasons are measured on one scale, so that an unseen message, a missing one,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Literal
@@ -39,8 +39,8 @@ MAX_REASONS = 8
 #: What the model would expect is asked for so many of the strongest reasons, and so many events of its answer are kept.
 N_ASKED = 3
 N_EXPECTED = 3
-#: Distinct sessions whose neighbours are kept in case they come again.
-_MOST_KNOWN = 1 << 9
+#: Distinct sessions are kept in case they come again, until they have so many events together.
+_MOST_KEPT = 1 << 15
 
 
 @dataclass(frozen=True)
@@ -71,11 +71,23 @@ class Explanation:
     nearest: NearestNormal | None
 
 
-class Explainer:
-    """Explains sessions; identical ones share the search for their neighbours and the model's guesses.
+@dataclass(frozen=True)
+class _Faults:
+    """What is wrong with a session by its events alone, whatever the times and values of each."""
 
-    `expected(ids, position)` is such a guess. `templates` are the texts of all events: without them every unseen one
-    counts as unlike all known ones.
+    novel: list[Reason]
+    length: list[Reason]
+    others: list[Reason]
+    in_its_place: Mapping[int, tuple[tuple[int, float], ...]]
+    nearest: NearestNormal | None
+    expected: Expected | None
+
+
+class Explainer:
+    """Explains sessions; of identical ones only times and values are looked at again.
+
+    `expected(ids, position)` is what the model would expect there. `templates` are the texts of all events: without
+    them every unseen one counts as unlike all known ones.
     """
 
     def __init__(
@@ -85,7 +97,8 @@ class Explainer:
         templates: Sequence[str] = (),
     ) -> None:
         self._context, self._expected, self._templates = context, expected, templates
-        self._known: dict[bytes, tuple[Neighbours | None, Expected | None]] = {}
+        self._known: dict[bytes, _Faults] = {}
+        self._n_kept = 0
         self._known_templates = cache(lambda: KnownTemplates(templates[: context.n_known]))
         self._nearest_template = cache(self._find_template)
 
@@ -103,54 +116,43 @@ class Explainer:
             check()
             ids = sequences.session(session)
             at = slice(int(sequences.offsets[session]), int(sequences.offsets[session + 1]))
-            neighbours, expected = self._shared(ids)
-            yield _explain(
-                self._context,
-                ids.tolist(),
-                sequences.gap_s[at],
-                None if surprise is None else surprise[at],
-                expected,
-                neighbours,
-                self._nearest_template,
-                None if values is None else values.take(at),
-            )
+            faults = self._faults(ids, None if surprise is None else surprise[at])
+            by_values = [] if values is None else odd_values(self._context, ids.tolist(), values.take(at))
+            yield _explanation(faults, long_gaps(self._context, ids.tolist(), sequences.gap_s[at]), by_values, len(ids))
 
-    def _shared(self, ids: Int32Array) -> tuple[Neighbours | None, Expected | None]:
-        key = ids.tobytes()
-        if key not in self._known:
-            if len(self._known) >= _MOST_KNOWN:
+    def _faults(self, ids: Int32Array, surprise: Float32Array | None) -> _Faults:
+        key = ids.tobytes() + (b"" if surprise is None else surprise.tobytes())
+        known = self._known.get(key)
+        if known is None:
+            self._n_kept += len(ids)
+            if self._n_kept > _MOST_KEPT:
                 self._known.clear()
+                self._n_kept = len(ids)
             expected = None if self._expected is None else cache(partial(self._expected, ids))
-            self._known[key] = find_neighbours(self._context, ids.tolist()), expected
-        return self._known[key]
+            known = _find_faults(self._context, ids.tolist(), surprise, expected, self._nearest_template)
+            self._known[key] = known
+        return known
 
     def _find_template(self, event: int) -> Nearest | None:
         return self._known_templates().nearest(self._templates[event]) if self._templates else None
 
 
-def _explain(
+def _find_faults(
     context: ExplainContext,
     ids: list[int],
-    gap_s: Float32Array,
     surprise: Float32Array | None,
     expected: Expected | None,
-    neighbours: Neighbours | None,
     nearest_template: Callable[[int], Nearest | None],
-    values: ValueSurprise | None,
-) -> Explanation:
-    reasons = [
-        *novel_events(context, ids, nearest_template),
-        *long_gaps(context, ids, gap_s),
-        *odd_length(context, ids),
-        *([] if values is None else odd_values(context, ids, values)),
-    ]
+) -> _Faults:
+    novel, others = novel_events(context, ids, nearest_template), list[Reason]()
     odd = oddness(context, ids, surprise)
     nearest = None
     in_its_place: dict[int, tuple[tuple[int, float], ...]] = {}
+    neighbours = find_neighbours(context, ids)
     if neighbours is not None:
         reference = context.references.session(neighbours.references[0]).tolist()
         pairs = matching_pairs(ids, reference)
-        reasons = _with_changes(reasons, changes(context, ids, reference, pairs, neighbours, odd))
+        novel, others = _with_changes(novel, changes(context, ids, reference, pairs, neighbours, odd))
         in_its_place = _replacements(ids, reference, pairs, neighbours)
         nearest = NearestNormal(
             key=context.reference_keys[neighbours.references[0]],
@@ -158,7 +160,12 @@ def _explain(
             similarity=1 - neighbours.distance / max(len(ids) + len(reference), 1),
             diff=_diff_rows(ids, reference, pairs),
         )
-    reasons += odd_places(ids, odd, _explained(reasons))
+    others += odd_places(ids, odd, _explained([*novel, *others]))
+    return _Faults(novel, odd_length(context, ids), others, in_its_place, nearest, expected)
+
+
+def _explanation(faults: _Faults, gaps: list[Reason], values: list[Reason], n_events: int) -> Explanation:
+    reasons = [*faults.novel, *gaps, *faults.length, *values, *faults.others]
     notable = [reason for reason in reasons if reason.evidence >= -np.log(NOTABLE)]
     likely = [reason for reason in reasons if reason.evidence >= -np.log(LIKELY)]
     ranked = sorted(notable or likely, key=lambda reason: -reason.evidence)[: MAX_REASONS if notable else 1]
@@ -167,28 +174,28 @@ def _explain(
     for rank, reason in enumerate(ranked):
         likely_events = reason.expected
         if reason.positions and not reason.expected and reason.kind not in ("gap", "value"):
-            told = expected(reason.positions[0]) if expected is not None and rank < N_ASKED else ()
+            told = faults.expected(reason.positions[0]) if faults.expected is not None and rank < N_ASKED else ()
             others = [(event, chance) for event, chance in told if event != reason.event]
-            likely_events = tuple(others[:N_EXPECTED]) or in_its_place.get(reason.positions[0], ())
+            likely_events = tuple(others[:N_EXPECTED]) or faults.in_its_place.get(reason.positions[0], ())
         named.append(replace(reason, contribution=reason.evidence / total, expected=likely_events))
-    share = np.zeros(len(ids))
+    share = np.zeros(n_events)
     for reason in named:
         if reason.positions:
             share[list(reason.positions)] += reason.contribution / len(reason.positions)
-    return Explanation(tuple(named), share, nearest)
+    return Explanation(tuple(named), share, faults.nearest)
 
 
-def _with_changes(reasons: list[Reason], changed: list[Reason]) -> list[Reason]:
-    """Reasons and changes; where a rare message is surplus, too, that adds to the evidence of its being there."""
-    rare = {reason.event: at for at, reason in enumerate(reasons) if reason.kind == "rare_event"}
-    reasons = list(reasons)
+def _with_changes(novel: list[Reason], changed: list[Reason]) -> tuple[list[Reason], list[Reason]]:
+    """New messages, and the changes; where a rare one is surplus, too, that adds to the evidence of its being there."""
+    rare = {reason.event: at for at, reason in enumerate(novel) if reason.kind == "rare_event"}
+    novel, others = list(novel), []
     for change in changed:
         at = rare.get(change.event) if change.positions else None
         if at is None:
-            reasons.append(change)
-        elif change.evidence > reasons[at].evidence:
-            reasons[at] = replace(reasons[at], evidence=change.evidence)
-    return reasons
+            others.append(change)
+        elif change.evidence > novel[at].evidence:
+            novel[at] = replace(novel[at], evidence=change.evidence)
+    return novel, others
 
 
 def _explained(reasons: list[Reason]) -> set[int]:

@@ -8,13 +8,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ai_detect.reporting.alignment import MAX_CELLS, bit_masks, common_length
+from ai_detect.reporting.alignment import MAX_CELLS, WORD_BITS, common_lengths
 from ai_detect.reporting.reference import ExplainContext
 from ai_detect.tables import Float64Array
 
 N_NEIGHBOURS = 16
 #: References whose order is compared, nearest counts first.
 MAX_CANDIDATES = 256
+#: So many of them at once, where the session is short.
+_AT_ONCE = 64
 
 
 @dataclass(frozen=True)
@@ -49,19 +51,24 @@ def find_neighbours(context: ExplainContext, ids: list[int]) -> Neighbours | Non
     counts = context.reference_counts
     rarity = 0.5 * np.log10(counts.max() / counts)
     by_count = context.count_distances(Counter(ids)) + rarity  # order can only add to this
-    masks = bit_masks(ids)
     found: list[tuple[float, int, int]] = []  # cost, distance, reference
     cells = 0
-    for reference in np.argsort(by_count, kind="stable")[:MAX_CANDIDATES].tolist():
-        if len(found) >= N_NEIGHBOURS and by_count[reference] >= found[N_NEIGHBOURS - 1][0]:
+    candidates = np.argsort(by_count, kind="stable")[:MAX_CANDIDATES]
+    at_once = _AT_ONCE if len(ids) <= WORD_BITS else 1
+    for begin in range(0, len(candidates), at_once):
+        block = candidates[begin : begin + at_once]
+        if len(found) >= N_NEIGHBOURS and by_count[block[0]] >= found[N_NEIGHBOURS - 1][0]:
             break
-        other = context.references.session(reference).tolist()
-        cells += len(ids) * len(other)
-        if cells <= MAX_CELLS:
-            distance = len(ids) + len(other) - 2 * common_length(masks, len(ids), other)
-        else:
-            distance = round(by_count[reference] - rarity[reference])
-        insort(found, (distance + float(rarity[reference]), distance, reference))
+        together = cells + np.cumsum(len(ids) * context.references.lengths[block])
+        cells = int(together[-1])
+        compared = block[together <= MAX_CELLS]
+        n_common = common_lengths(ids, context.references.take(compared))
+        distances = np.rint(by_count[block] - rarity[block]).astype(np.int64)
+        distances[: len(compared)] = len(ids) + context.references.lengths[compared] - 2 * n_common
+        for reference, distance in zip(block.tolist(), distances.tolist(), strict=True):
+            if len(found) >= N_NEIGHBOURS and by_count[reference] >= found[N_NEIGHBOURS - 1][0]:
+                break
+            insort(found, (distance + float(rarity[reference]), distance, reference))
     kept = found[:N_NEIGHBOURS]
     references = tuple(reference for _, _, reference in kept)
     farther = np.array([cost - kept[0][0] for cost, _, _ in kept])
