@@ -84,7 +84,9 @@ class TailCalibration:
         return np.asarray(within + np.log1p(self.shape * beyond) / self.shape, np.float64)
 
     def supported(self, scores: Float64Array) -> Float64Array:
-        """As `surprisal`, but no p-value is smaller than training can show: that no session of it scored as high."""
+        """As `surprisal`, but nothing is taken to be more than twice as rare as the highest score of training: with one
+        session that scored so high, that is the least that training can show.
+        """
         return np.asarray(np.minimum(self.surprisal(scores), self.surprisals[-1] + np.log(2)))
 
     def state(self) -> dict[str, Float64Array]:

@@ -10,7 +10,7 @@ import numpy as np
 from ai_detect.ingest.byte_dictionary import DictionaryArrays, bounded_dictionary
 from ai_detect.ingest.byte_machine import Program
 from ai_detect.ingest.byte_shapes import LONGEST_SHAPE, nothing_seen, told_apart_before
-from ai_detect.ingest.byte_texts import IS_ALNUM, IS_SPACE
+from ai_detect.ingest.byte_texts import IS_ALNUM, IS_SPACE, TOKEN
 from ai_detect.ingest.compiled import compiled
 
 _MOST_SHAPES = 1 << 15
@@ -42,7 +42,8 @@ class LineShapes(NamedTuple):
 def empty_line_shapes(programs: Sequence[Program], text_programs: Sequence[Program]) -> LineShapes:
     """No shape yet, for lines in which the first programs find what there is, and the others in their texts."""
     before = told_apart_before([*programs, *text_programs]) if programs else None
-    has_texts = before is not None
+    # what follows a digit in the text may be the token for the key that the line has there
+    has_texts = before is not None and TOKEN[0] not in before
     if programs and not has_texts:
         before = told_apart_before(programs)
     n, n_words = (_MOST_SHAPES, _MOST_BYTES // 8) if before is not None else (1, 0)

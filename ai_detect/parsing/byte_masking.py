@@ -123,6 +123,8 @@ class ByteMasker:
 def _mask_arrays(masks: Masks) -> MaskArrays:
     if masks.in_turn or not 0 < len(masks.patterns) <= _MOST_PATTERNS:
         raise UnknownPattern("masks that are applied one after another, or too many, or none")
+    if any(name[:1].isdigit() for name, _ in masks.patterns):
+        raise UnknownPattern("a mask whose name texts of one shape may or may not spell out")
     patterns = [byte_pattern(re.compile(pattern), groups=False) for _, pattern in masks.patterns]
     if any(pattern.min_width == 0 for pattern in patterns):
         raise UnknownPattern("a mask that matches nothing at all")

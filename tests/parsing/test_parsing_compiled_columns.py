@@ -93,6 +93,15 @@ def test_masks_layouts_and_miners_of_every_kind(tmp_path: Path, miner: TemplateM
     assert len(messages.texts) > 4
 
 
+def test_a_mask_may_tell_digits_apart_before_its_name_or_the_session_token(tmp_path: Path) -> None:
+    log = tmp_path / "a.log"
+    log.write_text("login <5FA> u-1 ok\n" * 4 + "login <2FA> u-1 ok\n" * 2)
+    same(log, TemplateMiner(Masks((("2FA", r"code-\d+"), ("ID", r"u-\d+")))), log_format="plain")
+    log.write_text("count 5[k1] x7\n" * 4 + "count 0[k2] x7\n" * 3)
+    miner = TemplateMiner(Masks((("Z", "0<"), ("N", r"[a-z]\d"))))
+    same(log, miner, log_format="plain", session_regex=r"(\[k\d\])")
+
+
 def test_shapes_are_forgotten_where_there_is_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (line_shapes, text_shapes):
         monkeypatch.setattr(module, "_MOST_SHAPES", 8)
