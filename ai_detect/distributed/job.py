@@ -173,7 +173,8 @@ class Job:
             raise DataError(f"{log.sources[0].path}: no shard of sessions could be scored: {failed[0]}")
         if failed:
             parsed = parsed.take(np.concatenate([np.arange(task.first, task.behind) for task in done]))
-        return self.pipeline.judge(parsed, scored_shards(done), method=method, threshold=threshold, alarm=alarm)
+        raw = scored_shards(done, self.pipeline.bank.methods[method].fusion.weights)
+        return self.pipeline.judge(parsed, raw, method=method, threshold=threshold, alarm=alarm)
 
     def told_in(self, summary: Mapping[str, Any]) -> dict[str, Any]:
         """summary.json of a log of which something is set aside."""

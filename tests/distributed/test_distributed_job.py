@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 from support import SHOP_SESSION, Shop, shop_log
 
+from ai_detect import artifacts
 from ai_detect.config import AlarmSettings, InputSettings
 from ai_detect.distributed.job import Job
 from ai_detect.distributed.parse_block import ParseTask, parse_block
@@ -386,3 +388,31 @@ def test_work_that_is_done_leaves_its_results_as_they_are(
     for item in done.engine.done:
         (parse_block if isinstance(item, ParseTask) else score_shard)(item)
     assert {path: path.stat().st_mtime_ns for path in done.work.rglob("*") if path.is_file()} == files
+
+
+CHANGES: dict[str, Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]] = {
+    "rows are missing": lambda scores: {name: column[:-3] for name, column in scores.items()},
+    "no number": lambda scores: {name: column * np.nan for name, column in scores.items()},
+    "another type": lambda scores: {name: column.astype(np.float32) for name, column in scores.items()},
+    "a component is missing": lambda scores: dict(list(scores.items())[1:]),
+    "a component too many": lambda scores: {**scores, "other": np.zeros(len(next(iter(scores.values()))))},
+    "nothing": lambda scores: {},
+}
+
+
+@pytest.mark.parametrize("what", CHANGES)
+def test_the_result_of_a_shard_that_does_not_fit_is_refused(
+    model: LogAnomalyPipeline, shop: Shop, tmp_path: Path, what: str
+) -> None:
+    done = job(model, tmp_path, model.settings, 50_000)
+    log = done.parse(str(shop.test))
+    expected = done.score(log).scores.score
+    path = min((done.work / "scores").iterdir())
+    scores = artifacts.parse_arrays(path.read_bytes())
+    artifacts.write_arrays(path, CHANGES[what](scores))
+    with pytest.raises(
+        DataError, match=rf"^{re.escape(str(path))}: the result of a shard is broken \(.+\); remove it$"
+    ):
+        done.score(log)
+    path.unlink()
+    np.testing.assert_array_equal(done.score(log).scores.score, expected)
