@@ -12,7 +12,7 @@ import numpy as np
 
 from ai_detect import artifacts
 from ai_detect.config import InputSettings
-from ai_detect.distributed.parse_block import frozen_model
+from ai_detect.distributed.parse_block import FrozenModel, frozen_model
 from ai_detect.errors import DataError
 from ai_detect.ingest.log_reader import LogSource
 from ai_detect.parsing.cache import load_events
@@ -47,7 +47,7 @@ class ScoreTask:
     first: int
     behind: int
     method: str
-    model: Path
+    model: FrozenModel
     folder: Path  # where results go
 
     @property
