@@ -205,7 +205,9 @@ class DetectorBank:
         *,
         alarm: AlarmSettings | None = None,
     ) -> dict[str, ScoreTable]:
-        """The scores of all sessions by each method, from what `raw_in_blocks` gave of them."""
+        """The scores of all sessions by each method, from what `raw_in_blocks` gave of them; raises ValueError where
+        that is not of `n_sessions`.
+        """
         thresholds = {method: self.threshold(method, alarm) for method in methods}
         needed = self._components_of(methods)
         raw = {name: scratch.zeros(n_sessions, np.float64) for name in needed}
@@ -221,6 +223,8 @@ class DetectorBank:
                 fit = self.methods[method]
                 fused[method][block] = fit.calibration.surprisal(fit.fusion.statistic(scores, surprisals))
             begin = block.stop
+        if begin != n_sessions:
+            raise ValueError(f"the scores are those of {begin} sessions, not of {n_sessions}")
         return {
             method: _table(
                 fused[method],

@@ -13,6 +13,7 @@ import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from itertools import count
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -25,6 +26,7 @@ from ai_detect.distributed.blocks import clock_of_sample, cut_log
 from ai_detect.distributed.merge import merge_events
 from ai_detect.distributed.parse_block import (
     VERSIONS_FILE,
+    FrozenModel,
     ParseTask,
     at_true_clocks,
     clock_run,
@@ -36,6 +38,7 @@ from ai_detect.errors import ConfigError, DataError
 from ai_detect.ingest.log_reader import find_sources
 from ai_detect.ingest.messages import IngestCounters, MessageReader
 from ai_detect.ingest.timestamps import AT_FIRST
+from ai_detect.model_file import MODEL_CARD
 from ai_detect.parsing.cache import load_events, store_events
 from ai_detect.pipeline import LogAnomalyPipeline, Scored
 from ai_detect.tables import EventTable
@@ -93,7 +96,6 @@ class Job:
         reader = MessageReader(sources, self.settings)
         name = sources[0].path if len(sources) == 1 else f"{len(sources)} files"
         logger.info("%s: read as '%s'", name, reader.format.name)
-        self._freeze()
         tasks, failed = self._parsed(reader)
         blocks = [task.block for task in tasks]
         done = [task.key for number, task in enumerate(tasks) if number not in failed]
@@ -114,14 +116,14 @@ class Job:
 
     def _parsed(self, reader: MessageReader) -> tuple[list[ParseTask], dict[int, str]]:
         """The tasks of all blocks, done but for those that failed, which are returned with the reason by number."""
-        anywhere = clock_of_sample(reader)
+        model, anywhere = self._model, clock_of_sample(reader)
         tasks = [
             ParseTask(
                 block,
                 AT_FIRST if block.begins_series else anywhere,
                 reader.format.name,
                 self.settings,
-                self.work / "model",
+                model,
                 self.work / "blocks",
             )
             for block in cut_log(reader, self.block_bytes)
@@ -155,7 +157,7 @@ class Job:
         self.pipeline.bank.threshold(method, alarm)
         parsed = log.load()
         tasks = [
-            ScoreTask(log, first, behind, method, self.work / "model", self.work / "scores")
+            ScoreTask(log, first, behind, method, self._model, self.work / "scores")
             for first, behind in cut_sessions(parsed.sequences, self.shard_events)
         ]
         todo = [number for number, task in enumerate(tasks) if not task.path.exists()]
@@ -173,7 +175,8 @@ class Job:
             raise DataError(f"{log.sources[0].path}: no shard of sessions could be scored: {failed[0]}")
         if failed:
             parsed = parsed.take(np.concatenate([np.arange(task.first, task.behind) for task in done]))
-        return self.pipeline.judge(parsed, scored_shards(done), method=method, threshold=threshold, alarm=alarm)
+        raw = scored_shards(done, self.pipeline.bank.methods[method].fusion.weights)
+        return self.pipeline.judge(parsed, raw, method=method, threshold=threshold, alarm=alarm)
 
     def told_in(self, summary: Mapping[str, Any]) -> dict[str, Any]:
         """summary.json of a log of which something is set aside."""
@@ -190,21 +193,25 @@ class Job:
         if not self.set_aside:
             shutil.rmtree(self.work, ignore_errors=True)
 
-    def _freeze(self) -> None:
-        """Put the model where the others read it: neither a new training nor another folder changes it meanwhile."""
-        model, pipeline = self.work / "model", self.pipeline
+    @cached_property
+    def _model(self) -> FrozenModel:
+        """The model, put where the others read it: neither a new training nor another folder changes it meanwhile.
+
+        One that lies there is replaced: the same model gives the same bytes, and another one is not this job's.
+        """
+        folder, pipeline = self.work / "model", self.pipeline
         try:
             (self.work / "blocks").mkdir(parents=True, exist_ok=True)
             artifacts.write_json(self.work / VERSIONS_FILE, versions())
-            if not model.exists():
-                LogAnomalyPipeline(
-                    pipeline.settings,
-                    pipeline.miner,
-                    pipeline.encoder,
-                    pipeline.bank,
-                    pipeline.normal,
-                    pipeline.values,
-                    pipeline.card,
-                ).save(model)
+            LogAnomalyPipeline(
+                pipeline.settings,
+                pipeline.miner,
+                pipeline.encoder,
+                pipeline.bank,
+                pipeline.normal,
+                pipeline.values,
+                pipeline.card,
+            ).save(folder)
+            return FrozenModel(folder, artifacts.sha256_file(folder / MODEL_CARD))
         except OSError as error:
             raise DataError(f"{self.work} cannot be written ({error.strerror}); give another --output_dir") from error

@@ -18,6 +18,7 @@ from ai_detect.errors import ConfigError, DataError
 from ai_detect.ingest.log_format import named_format
 from ai_detect.ingest.messages import MessageReader, PartOfLog
 from ai_detect.ingest.timestamps import AT_FIRST, ClockState
+from ai_detect.model_file import MODEL_CARD
 from ai_detect.parsing.cache import load_events, store_events
 from ai_detect.parsing.events import match_events
 from ai_detect.pipeline import LogAnomalyPipeline
@@ -75,6 +76,14 @@ class ClockRun(BaseModel):
 
 
 @dataclass(frozen=True)
+class FrozenModel:
+    """Where the model of a job lies, and the hex sha256 of its model.json, which holds those of all its parts."""
+
+    folder: Path
+    sha256: str
+
+
+@dataclass(frozen=True)
 class ParseTask:
     """A block to be parsed, from where the clock is thought to stand."""
 
@@ -82,7 +91,7 @@ class ParseTask:
     clock: ClockState
     layout: str
     settings: InputSettings
-    model: Path
+    model: FrozenModel
     folder: Path  # where results go
 
     @property
@@ -138,18 +147,22 @@ def parsed_block(task: ParseTask) -> EventTable:
 
 
 @cache
-def frozen_model(folder: Path) -> LogAnomalyPipeline:
+def frozen_model(model: FrozenModel) -> LogAnomalyPipeline:
     """The model of the work folder, read once a process.
 
-    Raises ConfigError where this process runs other software than the one that froze it: results would not be the same.
+    Raises ConfigError where this process runs other software than the one that froze it: results would not be the same;
+    CheckpointError or DataError where another model lies there now.
     """
-    here, there = versions(), artifacts.read_json(folder.parent / VERSIONS_FILE)
+    here, there = versions(), artifacts.read_json(model.folder.parent / VERSIONS_FILE)
     if here != there:
         differ = [
             f"{name} {here.get(name)} instead of {there.get(name)}" for name in there if here.get(name) != there[name]
         ]
         raise ConfigError(f"{platform.node()} has {', '.join(differ)}; install the same on all machines")
-    return LogAnomalyPipeline.load(folder)
+    loaded = LogAnomalyPipeline.load(model.folder)
+    if artifacts.sha256_file(model.folder / MODEL_CARD) != model.sha256:
+        raise DataError(f"{model.folder}: not the model that this job began with; remove {model.folder.parent}")
+    return loaded
 
 
 def at_true_clocks(tasks: Sequence[ParseTask], aside: Mapping[int, Any]) -> list[ParseTask]:

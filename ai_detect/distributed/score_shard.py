@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
@@ -12,7 +12,7 @@ import numpy as np
 
 from ai_detect import artifacts
 from ai_detect.config import InputSettings
-from ai_detect.distributed.parse_block import frozen_model
+from ai_detect.distributed.parse_block import FrozenModel, frozen_model
 from ai_detect.errors import DataError
 from ai_detect.ingest.log_reader import LogSource
 from ai_detect.parsing.cache import load_events
@@ -47,7 +47,7 @@ class ScoreTask:
     first: int
     behind: int
     method: str
-    model: Path
+    model: FrozenModel
     folder: Path  # where results go
 
     @property
@@ -80,10 +80,17 @@ def _merged(log: MergedLog) -> ParsedLog:
     return log.load()
 
 
-def scored_shards(tasks: Iterable[ScoreTask]) -> Iterator[dict[str, np.ndarray]]:
-    """The raw scores of shard after shard; raises DataError where a result is not there or broken."""
+def scored_shards(tasks: Iterable[ScoreTask], components: Collection[str]) -> Iterator[dict[str, np.ndarray]]:
+    """The raw scores of shard after shard, by these components; raises DataError where a result is not there, broken,
+    or not that of its sessions.
+    """
     for task in tasks:
         try:
-            yield artifacts.parse_arrays(artifacts.read_file(task.path))
+            scores = artifacts.parse_arrays(artifacts.read_file(task.path))
+            if odd := scores.keys() ^ set(components):
+                raise ValueError(f"component {min(odd)!r:.100} is missing or unknown")
+            for name, column in scores.items():
+                artifacts.check_array(name, column, np.float64, (task.behind - task.first,))
         except (OSError, ValueError) as error:
             raise DataError(f"{task.path}: the result of a shard is broken ({error}); remove it") from error
+        yield scores

@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 Count = Annotated[int, Field(ge=0, lt=1 << 63)]
 
-_SCHEMA_VERSION = 4
+_SCHEMA_VERSION = 5
 #: How a .npy file of one column begins, and what is read of it to see that.
 _HEADER = re.compile(
     rb"\x93NUMPY\x01\x00(?P<size>..)\{'descr': '(?P<dtype><[if][248]|\|[iu]1)', 'fortran_order': False, "
@@ -44,6 +44,7 @@ _HEADER = re.compile(
 _MOST_HEADER = 256
 _COLUMNS = ("offset", "line", "timestamp", "event_id", "session_id", "level")
 _VALUE_COLUMNS = {"value_offsets": "offsets", "value_number": "number", "value_key": "key"}
+_TEMPLATES = ("templates", "template_offsets")
 # What does not change events: windows are cut later, and the miner's hash stands for the content of the drain3.ini.
 _NOT_READING = {"window_type", "window_size", "stride", "window_seconds", "drain_config"}
 
@@ -68,7 +69,6 @@ class _Stored(BaseModel):
     key: str
     n_events: Count
     n_known: Count
-    templates: list[str]
     sources: list[_StoredSource]
     counters: dict[str, Count]
 
@@ -94,10 +94,11 @@ def store_events(folder: Path, key: str, events: EventTable) -> None:
     meta = {
         "n_events": len(events),
         "n_known": events.n_known,
-        "templates": list(events.templates),
         "sources": [dataclasses.asdict(source) for source in events.sources],
         "counters": dict(events.counters),
     }
+    texts = StringColumn.of(events.templates)  # JSON of all messages of a log could be too large to be read
+    columns |= dict(zip(_TEMPLATES, (texts.content, texts.offsets), strict=True))
     store_entry(folder / key, "events", {**columns, **string_columns(events.session_keys)}, meta)
 
 
@@ -121,7 +122,7 @@ def string_columns(strings: Sequence[str]) -> dict[str, np.ndarray]:
 
 def load_events(folder: Path, key: str) -> EventTable | None:
     """The events kept under this key, memory-mapped; None where there are none or the entry is broken (logged)."""
-    return load_entry(folder / key, "events", (*_COLUMNS, *_VALUE_COLUMNS), _events)
+    return load_entry(folder / key, "events", (*_COLUMNS, *_VALUE_COLUMNS, *_TEMPLATES), _events)
 
 
 def load_entry(
@@ -170,7 +171,7 @@ def _events(columns: dict[str, np.ndarray], session_keys: StringColumn, meta: di
     value_columns: dict[str, Any] = {name: columns[column] for column, name in _VALUE_COLUMNS.items()}
     events = EventTable(
         **event_columns,
-        templates=tuple(stored.templates),
+        templates=tuple(StringColumn(*(columns[name] for name in _TEMPLATES))),
         n_known=stored.n_known,
         session_keys=session_keys,
         sources=tuple(SourceSpan(**source.model_dump()) for source in stored.sources),

@@ -74,6 +74,13 @@ def test_all_methods_at_once_are_each_alone(bank: DetectorBank) -> None:
         assert np.array_equal(tables[method].score, bank.scores(evidence, event_vectors(), method=method).score)
 
 
+@pytest.mark.parametrize("n_sessions", [8, 10])
+def test_scores_of_other_sessions_than_asked_for_are_refused(bank: DetectorBank, n_sessions: int) -> None:
+    raw = bank.raw_in_blocks([evidence_of(normal_log(n)) for n in (8, 1)], event_vectors(), ["ensemble"])
+    with pytest.raises(ValueError, match=f"of 9 sessions, not of {n_sessions}"):
+        bank.judged(raw, n_sessions, ["ensemble"])
+
+
 def test_saved_and_loaded_it_scores_the_same(bank: DetectorBank, caplog: pytest.LogCaptureFixture) -> None:
     evidence = evidence_of(normal_log(50, seed=3) + list(BROKEN.values()))
     with caplog.at_level(logging.WARNING):

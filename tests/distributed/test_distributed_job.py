@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import os
+import re
+import shutil
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -15,9 +17,10 @@ import numpy as np
 import pytest
 from support import SHOP_SESSION, Shop, shop_log
 
+from ai_detect import artifacts
 from ai_detect.config import AlarmSettings, InputSettings
 from ai_detect.distributed.job import Job
-from ai_detect.distributed.parse_block import ParseTask, parse_block
+from ai_detect.distributed.parse_block import ParseTask, frozen_model, parse_block
 from ai_detect.distributed.score_shard import ScoreTask, score_shard
 from ai_detect.errors import ConfigError, DataError
 from ai_detect.parsing import events
@@ -386,3 +389,63 @@ def test_work_that_is_done_leaves_its_results_as_they_are(
     for item in done.engine.done:
         (parse_block if isinstance(item, ParseTask) else score_shard)(item)
     assert {path: path.stat().st_mtime_ns for path in done.work.rglob("*") if path.is_file()} == files
+
+
+def another_model(model: LogAnomalyPipeline, folder: Path) -> None:
+    """A sound model that differs in its settings alone."""
+    shutil.rmtree(folder, ignore_errors=True)
+    settings = model.settings.model_copy(update={"seed": model.settings.seed + 1})
+    parts = (model.miner, model.encoder, model.bank, model.normal, model.values, model.card)
+    LogAnomalyPipeline(settings, *parts).save(folder)
+
+
+def test_a_model_that_lies_in_the_work_folder_is_not_taken(
+    model: LogAnomalyPipeline, shop: Shop, tmp_path: Path
+) -> None:
+    done = job(model, tmp_path, model.settings, 50_000)
+    another_model(model, done.work / "model")
+    done.score(done.parse(str(shop.test)))
+    assert LogAnomalyPipeline.load(done.work / "model").settings == model.settings
+
+
+@pytest.mark.parametrize("kind", [ParseTask, ScoreTask])
+def test_a_model_that_is_exchanged_meanwhile_is_refused(
+    model: LogAnomalyPipeline, shop: Shop, tmp_path: Path, kind: type
+) -> None:
+    def exchanges(item: Any) -> str | None:
+        if isinstance(item, kind):
+            frozen_model.cache_clear()
+            another_model(model, done.work / "model")
+        return None
+
+    done = job(model, tmp_path, model.settings, 50_000, engine=InThisProcess(exchanges))
+    with pytest.raises(DataError, match=r"model: not the model that this job began with; remove .*work-"):
+        done.score(done.parse(str(shop.test)))
+
+
+CHANGES: dict[str, Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]] = {
+    "rows are missing": lambda scores: {name: column[:-3] for name, column in scores.items()},
+    "no number": lambda scores: {name: column * np.nan for name, column in scores.items()},
+    "another type": lambda scores: {name: column.astype(np.float32) for name, column in scores.items()},
+    "a component is missing": lambda scores: dict(list(scores.items())[1:]),
+    "a component too many": lambda scores: {**scores, "other": np.zeros(len(next(iter(scores.values()))))},
+    "nothing": lambda scores: {},
+}
+
+
+@pytest.mark.parametrize("what", CHANGES)
+def test_the_result_of_a_shard_that_does_not_fit_is_refused(
+    model: LogAnomalyPipeline, shop: Shop, tmp_path: Path, what: str
+) -> None:
+    done = job(model, tmp_path, model.settings, 50_000)
+    log = done.parse(str(shop.test))
+    expected = done.score(log).scores.score
+    path = min((done.work / "scores").iterdir())
+    scores = artifacts.parse_arrays(path.read_bytes())
+    artifacts.write_arrays(path, CHANGES[what](scores))
+    with pytest.raises(
+        DataError, match=rf"^{re.escape(str(path))}: the result of a shard is broken \(.+\); remove it$"
+    ):
+        done.score(log)
+    path.unlink()
+    np.testing.assert_array_equal(done.score(log).scores.score, expected)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import mmap
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +57,15 @@ def test_round_trip(tmp_path: Path) -> None:
         assert getattr(loaded, name) == getattr(table(), name)
     assert tuple(loaded.session_keys) == table().session_keys
     assert [path.name for path in (tmp_path / "cache").iterdir()] == ["key"]
+
+
+def test_templates_are_kept_however_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ai_detect.artifacts.MAX_JSON_BYTES", 1000)
+    many = replace(table(), templates=("a <*>", "b \udc80", *(f"message {at} \udcff\u00e9" for at in range(500)), ""))
+    store_events(tmp_path, "key", many)
+    loaded = load_events(tmp_path, "key")
+    assert loaded is not None
+    assert loaded.templates == many.templates
 
 
 def test_no_events_at_all(tmp_path: Path) -> None:
