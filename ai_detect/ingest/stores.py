@@ -13,7 +13,8 @@ from typing import Any
 
 from ai_detect.errors import DataError
 
-_ADDRESS = re.compile(r"[a-z][a-z0-9+]+://", re.IGNORECASE)
+_ADDRESS = re.compile(r"([a-z][a-z0-9+]+::)*[a-z][a-z0-9+]+://", re.IGNORECASE)
+_USER = re.compile(r"://[^/]*@")
 
 
 def is_address(name: str) -> bool:
@@ -71,6 +72,11 @@ def find(name: str) -> tuple[str, list[str]]:
 def _store(name: str) -> tuple[Any, str]:
     import fsspec
 
+    if _USER.search(name):  # addresses are written into reports and models
+        raise DataError(
+            f"{_USER.sub('://...@', name)}: credentials do not belong in an address; leave out what stands before the "
+            "@ and give it in the store's environment or configuration"
+        )
     try:
         store, path = fsspec.core.url_to_fs(name)
     except (ImportError, ValueError) as error:

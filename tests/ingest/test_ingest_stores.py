@@ -76,3 +76,24 @@ def test_a_stamp_changes_with_the_file(bucket: str) -> None:
 def test_what_cannot_be_read_is_said(bucket: str, spec: str, message: str) -> None:
     with pytest.raises(DataError, match=message):
         find_sources(spec)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "sec://user:SECRET@host/logs/app.log",
+        "https://SECRET@host/app.log",
+        "sec://user:SE@CRET@host/*.log",
+        "zip://app.log::sec://user:SECRET@host/logs.zip",
+        "simplecache::sec://user:SECRET@host/app.log",
+    ],
+)
+def test_credentials_in_an_address_are_refused_and_not_repeated(spec: str) -> None:
+    with pytest.raises(DataError, match="credentials do not belong in an address") as raised:
+        find_sources(spec)
+    assert "CRET" not in str(raised.value) and "user" not in str(raised.value)
+
+
+def test_an_at_sign_in_a_name_is_no_credential(bucket: str) -> None:
+    fsspec.filesystem("memory").pipe("/bucket/app@host.log", LOG)
+    assert stores.find(f"{bucket}/app@host.log")[0] == "file"
