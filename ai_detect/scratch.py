@@ -7,6 +7,7 @@ block that it works on, not that of the log. Short columns are plain memory. Fil
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 import tempfile
@@ -23,6 +24,8 @@ from ai_detect.errors import DataError
 BLOCK_ROWS = 1 << 18
 #: Longest column that is kept in plain memory.
 _SHORT_BYTES = 1 << 20
+#: A full disk, a quota that is used up, a limit of the size of files.
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 _mappings: WeakSet[mmap.mmap] = WeakSet()
 
@@ -148,12 +151,21 @@ def _on_disk() -> Iterator[IO[bytes]]:
 @contextmanager
 def _explained() -> Iterator[None]:
     try:
-        yield
+        folder = tempfile.gettempdir()
     except OSError as error:
         raise DataError(
-            f"{tempfile.gettempdir()}: no room for temporary columns ({error.strerror or error}); set TMPDIR to a "
-            "folder with more, about 150 bytes a line of the log"
+            f"no folder for temporary columns ({error.strerror or error}); set TMPDIR to a writable folder"
         ) from error
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or error
+        if error.errno in _NO_ROOM:
+            raise DataError(
+                f"{folder}: no room for temporary columns ({reason}); set TMPDIR to a folder with more, about 150 "
+                "bytes a line of the log"
+            ) from error
+        raise DataError(f"{folder}: temporary columns cannot be kept ({reason})") from error
 
 
 def _reserve(file: IO[bytes], n_bytes: int) -> None:

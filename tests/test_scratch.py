@@ -78,3 +78,23 @@ def test_a_full_disk_is_told_with_the_way_out(monkeypatch: pytest.MonkeyPatch) -
         scratch.zeros(100, np.int64)
     with pytest.raises(DataError, match="set TMPDIR"):
         scratch.Growing(np.int64).append(np.zeros(100))
+
+
+def test_only_a_lack_of_room_is_answered_with_more_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_more_files(*_: Any, **__: Any) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(scratch, "_SHORT_BYTES", 8)
+    monkeypatch.setattr(tempfile, "TemporaryFile", no_more_files)
+    with pytest.raises(DataError, match="Too many open files") as raised:
+        scratch.zeros(100, np.int64)
+    assert "room" not in str(raised.value)
+
+
+def test_without_any_temporary_folder_one_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scratch, "_SHORT_BYTES", 8)
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: ["/proc/nothing"])
+    for make in (lambda: scratch.zeros(100, np.int64), lambda: scratch.Growing(np.int64).append(np.zeros(100))):
+        with pytest.raises(DataError, match="set TMPDIR to a writable folder"):
+            make()

@@ -13,7 +13,9 @@ from typing import Any
 
 from ai_detect.errors import DataError
 
-_ADDRESS = re.compile(r"[a-z][a-z0-9+]+://", re.IGNORECASE)
+_ADDRESS = re.compile(r"([a-z][a-z0-9+]+::)*[a-z][a-z0-9+]+://", re.IGNORECASE)
+_USER = re.compile(r"://[^/]*@")
+_INSTEAD = "copy the log to the disk, or give an address such as s3://bucket/app.log, gs://, abfs:// or https://"
 
 
 def is_address(name: str) -> bool:
@@ -53,10 +55,12 @@ def stamp(name: str) -> list[int | str]:
 
 def find(name: str) -> tuple[str, list[str]]:
     """What an address stands for (file, folder or glob), and the addresses of its files; raises DataError where the
-    store does not know the protocol or does not answer.
+    store does not know the protocol, does not answer, or gives no address that leads back to it.
     """
     try:
         store, path = _store(name)
+        if _place(store.unstrip_protocol(path)) != _place(name):  # its files would be looked for on another host
+            raise DataError(f"{name}: the store forgets a part of this address; {_INSTEAD}")
         if store.isfile(path):
             kind, found = "file", [path]
         elif store.isdir(path):
@@ -68,9 +72,21 @@ def find(name: str) -> tuple[str, list[str]]:
     return kind, [str(store.unstrip_protocol(item)) for item in found]
 
 
+def _place(address: str) -> str:
+    """What of an address is not its protocol."""
+    return address.partition("://")[2].strip("/")
+
+
 def _store(name: str) -> tuple[Any, str]:
     import fsspec
 
+    if _USER.search(name):  # addresses are written into reports and models
+        raise DataError(
+            f"{_USER.sub('://...@', name)}: credentials do not belong in an address; leave out what stands before the "
+            "@ and give it in the store's environment or configuration"
+        )
+    if "::" in name:
+        raise DataError(f"{name}: a chain of stores is not read; {_INSTEAD}")
     try:
         store, path = fsspec.core.url_to_fs(name)
     except (ImportError, ValueError) as error:

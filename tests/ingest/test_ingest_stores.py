@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import gzip
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import fsspec
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 from support import shop_log
 
 from ai_detect.config import InputSettings
@@ -76,3 +78,50 @@ def test_a_stamp_changes_with_the_file(bucket: str) -> None:
 def test_what_cannot_be_read_is_said(bucket: str, spec: str, message: str) -> None:
     with pytest.raises(DataError, match=message):
         find_sources(spec)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "sec://user:SECRET@host/logs/app.log",
+        "https://SECRET@host/app.log",
+        "sec://user:SE@CRET@host/*.log",
+        "zip://app.log::sec://user:SECRET@host/logs.zip",
+        "simplecache::sec://user:SECRET@host/app.log",
+    ],
+)
+def test_credentials_in_an_address_are_refused_and_not_repeated(spec: str) -> None:
+    with pytest.raises(DataError, match="credentials do not belong in an address") as raised:
+        find_sources(spec)
+    assert "CRET" not in str(raised.value) and "user" not in str(raised.value)
+
+
+def test_an_at_sign_in_a_name_is_no_credential(bucket: str) -> None:
+    fsspec.filesystem("memory").pipe("/bucket/app@host.log", LOG)
+    assert stores.find(f"{bucket}/app@host.log")[0] == "file"
+
+
+class Forgetful(MemoryFileSystem):
+    """A store whose paths are without the host, as those of ftp are."""
+
+    protocol = "forgetful"
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        return "/" + path.split("://")[1].split("/", 1)[1] if "://" in path else path
+
+
+@pytest.mark.parametrize("name", ["bucket", "bucket/app.log", "bucket/*.log"])
+def test_an_address_that_its_store_does_not_keep_whole_is_refused(bucket: str, name: str) -> None:
+    fsspec.register_implementation("forgetful", Forgetful, clobber=True)
+    with pytest.raises(DataError, match=r"forgets a part of this address.*copy the log to the disk.*s3://"):
+        find_sources(f"forgetful://host/{name}")
+
+
+def test_a_chain_of_stores_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "logs.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("app.log", LOG)
+    for spec in (f"zip://app.log::{path}", f"zip://*.log::{path}", f"zip://::{path}", f"simplecache::file://{path}"):
+        with pytest.raises(DataError, match=r"chain of stores.*copy the log to the disk"):
+            find_sources(spec)
