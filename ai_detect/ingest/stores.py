@@ -56,7 +56,8 @@ def stamp(name: str) -> list[int | str]:
     if is_address(name):
         with _told(name):
             store, path = _store(name)
-            return [str(store.ukey(path))]
+            info = store.info(path)  # the key of some stores, http among them, is made of the address alone
+            return [str(store.ukey(path)), *(str(info.get(key)) for key in ("size", "ETag", "Last-Modified"))]
     status = os.stat(name)
     return [status.st_size, status.st_mtime_ns, status.st_ino]
 

@@ -210,3 +210,28 @@ def test_a_store_lives_as_long_as_its_open_file(bucket: str) -> None:
     with stores.open_stored("fleeting://bucket/app.log") as file:
         gc.collect()
         assert file.read() == LOG
+
+
+class Web(MemoryFileSystem):
+    """A store whose own mark of a version is made of the address alone, as that of fsspec for http is."""
+
+    protocol = "web"
+    headers: ClassVar[dict[str, Any]] = {}
+
+    def ukey(self, path: str) -> str:
+        return path
+
+    def info(self, path: str, **kwargs: Any) -> Any:
+        return {"name": path, "type": "file", "size": 9, **self.headers}
+
+
+@pytest.mark.parametrize("change", [{"size": 10}, {"ETag": "2"}, {"Last-Modified": "Sat, 21 Nov 2026 10:00:00 GMT"}])
+def test_a_stamp_is_of_what_the_server_says_of_the_file(
+    change: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fsspec.register_implementation("web", Web, clobber=True)
+    monkeypatch.setattr(Web, "headers", {"ETag": "1"})
+    before = stores.stamp("web://host/app.log")
+    assert stores.stamp("web://host/app.log") == before
+    monkeypatch.setattr(Web, "headers", {"ETag": "1"} | change)
+    assert stores.stamp("web://host/app.log") != before
