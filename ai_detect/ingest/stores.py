@@ -9,9 +9,12 @@ from __future__ import annotations
 import io
 import os
 import re
+import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from ai_detect.errors import DataError
+from ai_detect.errors import AiDetectError, DataError
 
 _ADDRESS = re.compile(r"([a-z][a-z0-9+]+::)*[a-z][a-z0-9+]+://", re.IGNORECASE)
 _USER = re.compile(r"://[^/]*@")
@@ -29,26 +32,32 @@ def absolute(name: str) -> str:
 
 
 def open_stored(name: str) -> io.BufferedReader:
-    """The file, to be read and sought in; raises OSError."""
+    """The file, to be read and sought in; raises OSError, and DataError where another store than the disk does not
+    give it, then or later.
+    """
     if not is_address(name):
         return open(name, "rb")
-    store, path = _store(name)
-    return io.BufferedReader(store.open(path, "rb"))
+    return io.BufferedReader(_Stored(name))
 
 
 def size(name: str) -> int:
-    """Bytes of the file as it is stored; raises OSError."""
+    """Bytes of the file as it is stored; raises OSError or DataError."""
     if not is_address(name):
         return os.path.getsize(name)
-    store, path = _store(name)
-    return int(store.size(path))
+    with _told(name):
+        store, path = _store(name)
+        return int(store.size(path))
 
 
 def stamp(name: str) -> list[int | str]:
-    """What is another one when the file has changed, as far as its store tells without reading it; raises OSError."""
+    """What is another one when the file has changed, as far as its store tells without reading it; raises OSError or
+    DataError.
+    """
     if is_address(name):
-        store, path = _store(name)
-        return [str(store.ukey(path))]
+        with _told(name):
+            store, path = _store(name)
+            info = store.info(path)  # the key of some stores, http among them, is made of the address alone
+            return [str(store.ukey(path)), *(str(info.get(key)) for key in ("size", "ETag", "Last-Modified"))]
     status = os.stat(name)
     return [status.st_size, status.st_mtime_ns, status.st_ino]
 
@@ -57,7 +66,7 @@ def find(name: str) -> tuple[str, list[str]]:
     """What an address stands for (file, folder or glob), and the addresses of its files; raises DataError where the
     store does not know the protocol, does not answer, or gives no address that leads back to it.
     """
-    try:
+    with _told(name):
         store, path = _store(name)
         if _place(store.unstrip_protocol(path)) != _place(name):  # its files would be looked for on another host
             raise DataError(f"{name}: the store forgets a part of this address; {_INSTEAD}")
@@ -67,9 +76,58 @@ def find(name: str) -> tuple[str, list[str]]:
             kind, found = "folder", store.find(path)
         else:
             kind, found = "glob", [item for item in store.glob(path) if store.isfile(item)]
-    except OSError as error:
-        raise DataError(f"{name}: the store does not give it ({error})") from error
-    return kind, [str(store.unstrip_protocol(item)) for item in found]
+        return kind, [str(store.unstrip_protocol(item)) for item in found]
+
+
+class _Stored(io.RawIOBase):
+    """A file of a store, which lives as long as the file; all its errors are DataError."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        with _told(name):
+            self._store, path = _store(name)
+            self._file = self._store.open(path, "rb")
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True  # a file in which it cannot be sought says so itself
+
+    def readinto(self, buffer: Any) -> int:
+        with _told(self._name):
+            data = self._file.read(len(buffer))
+            buffer[: len(data)] = data
+            return len(data)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        with _told(self._name):
+            self._file.seek(offset, whence)
+            return int(self._file.tell())
+
+    def tell(self) -> int:
+        with _told(self._name):
+            return int(self._file.tell())
+
+    def close(self) -> None:
+        if not self.closed and hasattr(self, "_file"):
+            with _told(self._name):
+                self._file.close()
+        super().close()
+
+
+@contextmanager
+def _told(name: str) -> Iterator[None]:
+    try:
+        yield
+    except AiDetectError:
+        raise
+    except Exception as error:  # each store raises what its libraries do, of classes that cannot be named here
+        reason = textwrap.shorten(f"{type(error).__name__}: {error}", 300, placeholder=" ...")
+        raise DataError(
+            f"{name}: the store does not give it ({reason}); check the address, what the store needs installed, and "
+            "its credentials, or copy the log to the disk"
+        ) from error
 
 
 def _place(address: str) -> str:
@@ -87,8 +145,5 @@ def _store(name: str) -> tuple[Any, str]:
         )
     if "::" in name:
         raise DataError(f"{name}: a chain of stores is not read; {_INSTEAD}")
-    try:
-        store, path = fsspec.core.url_to_fs(name)
-    except (ImportError, ValueError) as error:
-        raise DataError(f"{name}: {error}") from error
+    store, path = fsspec.core.url_to_fs(name)
     return store, str(path)

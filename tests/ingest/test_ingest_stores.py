@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import gzip
+import io
+import weakref
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, ClassVar
 
 import fsspec
 import pytest
@@ -125,3 +129,109 @@ def test_a_chain_of_stores_is_refused(tmp_path: Path) -> None:
     for spec in (f"zip://app.log::{path}", f"zip://*.log::{path}", f"zip://::{path}", f"simplecache::file://{path}"):
         with pytest.raises(DataError, match=r"chain of stores.*copy the log to the disk"):
             find_sources(spec)
+
+
+class NoCredentialsError(Exception):
+    """Of no kind that Python knows, as those of cloud libraries are."""
+
+
+class Refusing(MemoryFileSystem):
+    """A store that answers some calls with an error of its own, over two lines."""
+
+    protocol = "refusing"
+    refused: ClassVar[set[str]] = set()
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        return super()._strip_protocol(path.replace("refusing://", "memory://"))
+
+    def _answer(self, call: str) -> None:
+        if call in self.refused:
+            raise NoCredentialsError("unable to locate\ncredentials")
+
+    def ls(self, path: str, *args: Any, **kwargs: Any) -> Any:
+        self._answer("ls")
+        return super().ls(path, *args, **kwargs)
+
+    def info(self, path: str, **kwargs: Any) -> Any:
+        self._answer("info")
+        return super().info(path, **kwargs)
+
+    def _open(self, path: str, *args: Any, **kwargs: Any) -> Any:
+        self._answer("open")
+        file = io.BytesIO(self.cat_file(path) if "read" not in self.refused else b"")
+        if "read" in self.refused:
+            file.read = file.readinto = lambda *_: self._answer("read")  # type: ignore[method-assign,assignment]
+        return file
+
+    def cat_file(self, path: str, *args: Any, **kwargs: Any) -> Any:
+        return self.store[path].getvalue()
+
+
+@pytest.mark.parametrize("name", ["app.log", "*.log", ""])
+@pytest.mark.parametrize("refused", [{"ls", "info", "open"}, {"open"}, {"read"}])
+def test_errors_of_a_store_s_own_are_told_in_one_line(
+    bucket: str, name: str, refused: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fsspec.register_implementation("refusing", Refusing, clobber=True)
+    monkeypatch.setattr(Refusing, "refused", refused)
+    with pytest.raises(DataError, match="NoCredentialsError: unable to locate credentials") as raised:
+        find_sources(f"refusing://bucket/{name}")
+    assert "\n" not in str(raised.value)
+
+
+def test_errors_after_the_beginning_are_told_too(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    fsspec.register_implementation("refusing", Refusing, clobber=True)
+    (source,) = find_sources("refusing://bucket/app.log")
+    with stores.open_stored(source.file) as file:
+        assert file.read(9) == LOG[:9]
+        assert file.seek(20) == file.tell() == 20
+        assert file.read() == LOG[20:]
+    monkeypatch.setattr(Refusing, "refused", {"info", "ls", "open"})
+    for ask in (stores.size, stores.stamp, stores.open_stored):
+        with pytest.raises(DataError, match="NoCredentialsError"):
+            ask(source.file)
+
+
+class Fleeting(MemoryFileSystem):
+    """A store whose files can be read while it is there itself, as a connection."""
+
+    protocol = "fleeting"
+    cachable = False
+
+    def _open(self, path: str, *args: Any, **kwargs: Any) -> Any:
+        file, store, read = io.BytesIO(LOG), weakref.ref(self), io.BytesIO.read
+        file.read = lambda n=-1: read(file, n) if store() else file.close()  # type: ignore[method-assign]
+        return file
+
+
+def test_a_store_lives_as_long_as_its_open_file(bucket: str) -> None:
+    fsspec.register_implementation("fleeting", Fleeting, clobber=True)
+    with stores.open_stored("fleeting://bucket/app.log") as file:
+        gc.collect()
+        assert file.read() == LOG
+
+
+class Web(MemoryFileSystem):
+    """A store whose own mark of a version is made of the address alone, as that of fsspec for http is."""
+
+    protocol = "web"
+    headers: ClassVar[dict[str, Any]] = {}
+
+    def ukey(self, path: str) -> str:
+        return path
+
+    def info(self, path: str, **kwargs: Any) -> Any:
+        return {"name": path, "type": "file", "size": 9, **self.headers}
+
+
+@pytest.mark.parametrize("change", [{"size": 10}, {"ETag": "2"}, {"Last-Modified": "Sat, 21 Nov 2026 10:00:00 GMT"}])
+def test_a_stamp_is_of_what_the_server_says_of_the_file(
+    change: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fsspec.register_implementation("web", Web, clobber=True)
+    monkeypatch.setattr(Web, "headers", {"ETag": "1"})
+    before = stores.stamp("web://host/app.log")
+    assert stores.stamp("web://host/app.log") == before
+    monkeypatch.setattr(Web, "headers", {"ETag": "1"} | change)
+    assert stores.stamp("web://host/app.log") != before
