@@ -24,7 +24,7 @@ METRICS = {
     "fpr": "FPR",
     "best_f1": "best F1 (oracle)",
 }
-#: What issue 4 asks for, (F1, AUPRC); None: more than every baseline, in AUPRC too.
+#: Targets, (F1, AUPRC); None: more than every baseline, in AUPRC too.
 TARGETS: Mapping[tuple[str, str], tuple[float | None, float]] = {
     ("hdfs", "clean"): (0.98, 0.998),
     ("hdfs", "contaminated"): (0.94, 0.97),
