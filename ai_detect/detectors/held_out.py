@@ -65,10 +65,10 @@ def settled(
     """
     rows = comparison.equal_rows(evidence, event_vectors)
     final = comparison.raw_scores(evidence, event_vectors, list(held_out))
-    settled = {}
+    scores = {}
     for component in COMPONENTS:
         row = rows[component.view]
         in_fold = row * _FOLDS + fold
         elsewhere = np.bincount(row)[row] - np.bincount(in_fold)[in_fold]
-        settled[component.name] = np.where(elsewhere >= _LIKE, final[component.name], held_out[component.name])
-    return settled
+        scores[component.name] = np.where(elsewhere >= _LIKE, final[component.name], held_out[component.name])
+    return scores

@@ -5,7 +5,7 @@ which there are few make a new one odd (`value_words`), and where nearly every s
 follows from one.
 
 A probability is a share of training sessions, so that a session with a thousand values counts once. A training session
-is judged by the others alone: what only it holds is new.
+is judged by the others alone (but for the drift of a slot): what only it holds is new.
 """
 
 from __future__ import annotations

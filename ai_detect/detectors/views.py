@@ -51,9 +51,11 @@ class SessionEvidence:
     def __post_init__(self) -> None:
         if self.embedding.shape[0] != len(self.sequences) or self.embedding.ndim != 2:
             raise ValueError(f"embedding {self.embedding.shape} does not fit {len(self.sequences)} sessions")
-        for name, column in (("surprise", self.surprise), ("failure", self.failure), ("odd", self.odd)):
-            if len(column) != len(self.sequences.event_id):
-                raise ValueError(f"{name} {column.shape} does not fit {len(self.sequences.event_id)} events")
+        n = len(self.sequences.event_id)
+        columns = (("surprise", self.surprise, (n,)), ("failure", self.failure, (n,)), ("odd", self.odd, (n, 2)))
+        for name, column, shape in columns:
+            if column.shape != shape:
+                raise ValueError(f"{name} {column.shape} does not fit {n} events")
 
     def __len__(self) -> int:
         return len(self.sequences)

@@ -17,7 +17,7 @@ from ai_detect.artifacts import sha256_json
 from ai_detect.errors import NotFittedError
 from ai_detect.parsing.drain_settings import check_setting, read_drain_ini
 from ai_detect.parsing.masking import DEFAULT_MASKS, Masks
-from ai_detect.parsing.matching import TemplateMatcher, template_id
+from ai_detect.parsing.matching import TemplateMatcher
 from ai_detect.parsing.values import MaskedValues, SlotPlan, packed
 from ai_detect.tables import MAX_VALUES, Int32Array
 
@@ -174,11 +174,6 @@ class TemplateMiner:
         if self._matcher is None:
             raise NotFittedError("the templates are not frozen yet: call freeze() after learning")
         return self._templates
-
-    @property
-    def template_ids(self) -> tuple[str, ...]:
-        """Public ids by event id: 16 hex digits of each template's text."""
-        return tuple(template_id(template) for template in self.templates)
 
     def match(self, masked: str) -> int:
         """Event id of a masked text, -1 where no template matches; a pure function of the frozen templates.

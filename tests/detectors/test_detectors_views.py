@@ -99,5 +99,7 @@ def test_evidence_that_does_not_fit_is_refused() -> None:
     evidence = evidence_of(normal_log(3))
     with pytest.raises(ValueError, match="does not fit 3 sessions"):
         SessionEvidence(evidence.sequences, evidence.embedding[:2], evidence.surprise, evidence.failure, evidence.odd)
+    with pytest.raises(ValueError, match="odd"):
+        SessionEvidence(evidence.sequences, evidence.embedding, evidence.surprise, evidence.failure, evidence.odd[:, 0])
     with pytest.raises(ValueError, match="surprise"):
         SessionEvidence(evidence.sequences, evidence.embedding, evidence.surprise[:-1], evidence.failure, evidence.odd)
