@@ -73,7 +73,7 @@ class Comparison:
         normal = normal if among is None else among[normal]
         views = SessionViews.fit(evidence.sequences.take(normal), event_vectors)
         shown = normal[np.linspace(0, len(normal) - 1, min(len(normal), _MOST_SHOWN)).astype(np.int64)]
-        matrices = views.transform(evidence.take(shown), event_vectors)
+        matrices = views.transform(evidence.take(shown), event_vectors, _VIEWS)
         return cls(seed, views, {view: make_reference(matrices[view], seed) for view in _VIEWS}, suspects)
 
     def raw_scores(
@@ -81,7 +81,7 @@ class Comparison:
     ) -> dict[str, Float64Array]:
         """Scores of sessions by the named components, each (n_sessions,) float64; equal rows are scored once."""
         views = sorted({_COMPONENTS[name].view for name in names})
-        rows = self._views.transform(evidence, event_vectors)
+        rows = self._views.transform(evidence, event_vectors, views)
         scores = {}
         for view in views:
             first, inverse = distinct_rows(rows[view])
@@ -92,14 +92,13 @@ class Comparison:
 
     def equal_rows(self, evidence: SessionEvidence, event_vectors: Float32Array) -> dict[str, Int64Array]:
         """By view, a number for each session (n_sessions,) that equal sessions of that view share."""
-        rows = self._views.transform(evidence, event_vectors)
+        rows = self._views.transform(evidence, event_vectors, _VIEWS)
         return {view: distinct_rows(rows[view])[1] for view in _VIEWS}
 
     def keep_checks(self, evidence: SessionEvidence, event_vectors: Float32Array, check: Callable[[], None]) -> None:
         """Fit every detector and store what it makes of some of these sessions; `check` may raise to stop."""
         some = np.linspace(0, len(evidence) - 1, min(len(evidence), _N_CHECKED)).astype(np.int64)
-        matrices = self._views.transform(evidence.take(some), event_vectors)
-        rows = {view: matrices[view] for view in _VIEWS}
+        rows = self._views.transform(evidence.take(some), event_vectors, _VIEWS)
         scores = {}
         for name, component in _COMPONENTS.items():
             check()

@@ -46,7 +46,6 @@ class Component:
 COMPONENTS = (
     Component("tails", "severity", 1.25),
     Component("iforest", "profile", 1.0),
-    Component("mass", "presence", 0.25),
     Component("knn", "embedding", 0.5, prior_if_dirty=0.1),
     Component("ecod", "timing", 0.5),
     Component("tails", "numbers", 0.1, alone=0.2),

@@ -14,7 +14,7 @@ import numpy as np
 from ai_detect.detectors.calibration import TailCalibration
 from ai_detect.detectors.clusters import ClusterDetector
 from ai_detect.detectors.forest import ForestDetector
-from ai_detect.detectors.nearest import MassDetector, NearestDetector
+from ai_detect.detectors.nearest import NearestDetector
 from ai_detect.detectors.reference import MIN_ROWS, Reference
 from ai_detect.tables import Float32Array, Float64Array
 
@@ -103,7 +103,6 @@ def _local_density(rows: Float64Array) -> Any:
 #: By name; each takes a seed.
 DETECTORS: dict[str, Callable[[int], Detector]] = {
     "knn": lambda seed: NearestDetector(),
-    "mass": lambda seed: MassDetector(),
     "lof": lambda seed: PyodDetector(_local_density),
     "iforest": ForestDetector,
     "cluster": ClusterDetector,

@@ -11,8 +11,6 @@ import numpy as np
 from ai_detect.detectors.reference import Reference
 from ai_detect.tables import Float32Array, Float64Array, Int64Array
 
-#: Share of the training sessions that a `MassDetector` looks for.
-_MASS = 0.02
 #: Distances that are held at once, and numbers that exact ones are made of; only memory depends on them.
 _HELD, _MEASURED = 1 << 20, 1 << 20
 
@@ -27,51 +25,6 @@ class NearestDetector:
     def decision_function(self, rows: Float32Array) -> Float64Array:
         """The distances."""
         return self._known.nearest(rows)
-
-
-class MassDetector:
-    """Distance to so many of the nearest training sessions that a repeated anomaly cannot be them all: `_MASS` of all.
-
-    The k-th nearest neighbour (Ramaswamy et al., 2000) with k a share of the sessions, duplicates counted.
-    """
-
-    def fit(self, reference: Reference) -> None:
-        """Keep the rows; all work is done when scoring."""
-        self._known, self._weights = KnownRows(reference.rows), reference.weights
-        self._wanted = _MASS * reference.weights.sum()
-        # so many of the nearest always are enough
-        n_enough = np.searchsorted(np.cumsum(np.sort(reference.weights)), self._wanted) + 1
-        self._n_enough = min(int(n_enough), len(reference.weights))
-
-    def decision_function(self, rows: Float32Array) -> Float64Array:
-        """The distances."""
-        scores = np.zeros(len(rows))
-        for block in self._known.blocks(len(rows)):
-            scores[block] = np.sqrt(self._squared(rows[block].astype(np.float64)))
-        return scores
-
-    def _squared(self, rows: Float64Array) -> Float64Array:
-        roughly, slack = self._known.roughly(rows)
-        nearest = np.argpartition(roughly, self._n_enough - 1, axis=1)[:, : self._n_enough]
-        level = self._reaching(np.take_along_axis(roughly, nearest, axis=1), self._weights[nearest], 0)
-        # rounding moves the level by no more than it moves a distance: whoever is exactly there is among these
-        low, high = (level - 2 * slack)[:, None], (level + 2 * slack)[:, None]
-        row, other = np.nonzero((roughly >= low) & (roughly <= high))
-        n_there = np.bincount(row, minlength=len(rows))
-        place = np.arange(len(row)) - np.repeat(np.cumsum(n_there) - n_there, n_there)
-        distances = np.full((len(rows), n_there.max()), np.inf)
-        weights = np.zeros(distances.shape)
-        distances[row, place] = self._known.squared_distances(rows, row, other)
-        weights[row, place] = self._weights[other]
-        return self._reaching(distances, weights, ((roughly < low) * self._weights).sum(axis=1, keepdims=True))
-
-    def _reaching(self, distances: Float64Array, weights: Float64Array, before: Float64Array | float) -> Float64Array:
-        """The distance in each row at which the weights, added up from the nearest on to those `before`, are enough."""
-        order = np.argsort(distances, axis=1, kind="stable")
-        mass = before + np.cumsum(np.take_along_axis(weights, order, axis=1), axis=1)
-        is_enough = mass >= np.minimum(self._wanted, mass[:, -1:])  # sums may round to less than all
-        at = np.take_along_axis(order, is_enough.argmax(axis=1)[:, None], axis=1)
-        return np.asarray(np.take_along_axis(distances, at, axis=1)[:, 0])
 
 
 class KnownRows:

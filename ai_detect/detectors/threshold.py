@@ -16,9 +16,10 @@ Rule = Literal["budget", "suspects", "contamination", "false_alarm_rate", "max_a
 #: Share of normal sessions that may raise an alarm where the user does not say; what a clean log holds by chance.
 BUDGET = 0.003
 #: Share of the suspects that may be normal after all: rare sets of events make a session suspect, and nothing else.
-_MISTAKEN = 0.15
-#: Sessions beyond the threshold for each suspect, at most: a method that does not see these would flag nearly all.
-_MOST_BEYOND = 3
+_MISTAKEN = 0.1
+#: Share of normal sessions that may raise an alarm at most so that suspects do: a method that does not see these would
+#: flag nearly all.
+_MOST_FOR_SUSPECTS = 0.05
 #: More than half of all sessions are never reported as false alarms, whatever number of them a day would be allowed.
 _HIGHEST_RATE = 0.5
 _NS_PER_DAY = 86_400 * 1e9
@@ -52,22 +53,19 @@ def choose_threshold(
 ) -> Threshold:
     """The threshold from the fused -ln p of held-out training sessions, duplicates kept, and from what the user knows.
 
-    Without a number from the user: where suspects are so many that they are not trusted, the threshold that tells them
-    best from the others (highest F1), with no more than three times as many beyond, moved up to the widest gap among
-    the lowest `_MISTAKEN` of those, but not beyond what is used else: `BUDGET` of the sessions may lie beyond, and
-    where that is no session at all, the threshold lies beyond them all.
+    Without a number from the user `BUDGET` of the sessions may lie beyond, and where that is no session at all, the
+    threshold lies beyond them all. Where suspects are so many that they are not trusted, all but `_MISTAKEN` of them
+    raise an alarm, too: what else is wrong in such a log is among those that calibrate, and hides in their tail.
     """
     if (asked := asked_threshold(surprisals, alarm, sessions_per_day)) is not None:
         return asked
     rule: Rule = "budget"
-    within_budget = _exceeded_by(BUDGET, len(surprisals))
+    level = _exceeded_by(BUDGET, len(surprisals))
     if not trusted.all():
-        most = _MOST_BEYOND * float(suspected.mean())
-        level = max(_between(surprisals, suspected), _at_most(most, surprisals))
-        # other faults need not stand out as much as these suspects: never fewer alarms than on a clean log
-        level, rule = min(_above_mistakes(level, surprisals, suspected), within_budget), "suspects"
-    else:
-        level = within_budget
+        rule = "suspects"
+        of_suspects = np.sort(surprisals[suspected])
+        lowest = float(of_suspects[int(_MISTAKEN * len(of_suspects))])
+        level = min(level, max(lowest, _exceeded_by(_MOST_FOR_SUSPECTS, len(surprisals))))
     return Threshold(level, rule, float((surprisals >= level).mean()))
 
 
@@ -130,28 +128,6 @@ def benjamini_hochberg(surprisals: Float64Array, fdr: float) -> float:
     levels = np.log(n) - np.log(np.arange(1, n + 1)) - np.log(fdr)
     reached = np.flatnonzero(np.sort(surprisals)[::-1] >= levels[: len(surprisals)])
     return float(levels[reached[-1] if len(reached) else 0])
-
-
-def _between(surprisals: Float64Array, suspected: BoolArray) -> float:
-    """Where -ln p tells the suspects best from the others (highest F1)."""
-    order = np.argsort(-surprisals, kind="stable")
-    falling = surprisals[order]
-    last = np.append(falling[1:] != falling[:-1], True)  # equal scores are on one side
-    n_above = np.arange(1, len(falling) + 1)
-    f1 = np.where(last, 2 * np.cumsum(suspected[order]) / (n_above + suspected.sum()), 0)
-    best = int(f1.argmax())
-    return float(falling[best : best + 2].mean())
-
-
-def _above_mistakes(level: float, surprisals: Float64Array, suspected: BoolArray) -> float:
-    """The middle of the widest gap between `level` and what `_MISTAKEN` of the suspects beyond it do not reach."""
-    beyond = surprisals >= level
-    if not (suspected & beyond).any():
-        return level
-    highest = float(np.quantile(surprisals[suspected & beyond], _MISTAKEN, method="lower"))
-    values = np.append(level, np.unique(surprisals[beyond & (surprisals <= highest)]))
-    widest = int(np.diff(values).argmax()) if len(values) > 1 else 0
-    return float(values[widest : widest + 2].mean())
 
 
 def _at_most(share: float, surprisals: Float64Array) -> float:

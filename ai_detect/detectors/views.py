@@ -14,7 +14,7 @@ A row depends on its session and on the sessions that the views were fitted on, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +27,8 @@ from ai_detect.tables import BoolArray, Float32Array, Float64Array, Int32Array, 
 
 #: Views of single numbers, which the profile holds side by side.
 _NUMBERS = ("rarity", "relations", "novelty", "severity", "order", "surprise", "timing")
+#: All of them.
+VIEWS = (*_NUMBERS, "presence", "counts", "numbers", "words", "profile", "embedding")
 #: Weight of the smoothing prior of a transition, in transitions.
 _PRIOR = 1.0
 #: Sessions that are described at once; only memory depends on it.
@@ -120,32 +122,33 @@ class SessionViews:
             relations=DependenceTree.fit(levels, weights),
         )
 
-    def transform(self, evidence: SessionEvidence, event_vectors: Float32Array) -> dict[str, Float32Array]:
-        """The views of sessions, each (n_sessions, d) float32 and finite.
+    def transform(
+        self, evidence: SessionEvidence, event_vectors: Float32Array, wanted: Collection[str] = VIEWS
+    ) -> dict[str, Float32Array]:
+        """The wanted views of sessions, each (n_sessions, d) float32 and finite.
 
         `event_vectors` must cover every event id of the sessions, known and unseen.
         """
         distance = self._distances(np.unique(evidence.sequences.event_id), event_vectors)
         starts = range(0, len(evidence), _BLOCK)
         if len(starts) <= 1:
-            return self._block(evidence, distance)
+            return self._block(evidence, distance, wanted)
         blocks = [
-            self._block(evidence.take(np.arange(start, min(start + _BLOCK, len(evidence)))), distance)
+            self._block(evidence.take(np.arange(start, min(start + _BLOCK, len(evidence)))), distance, wanted)
             for start in starts
         ]
-        return {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
+        return {name: np.concatenate([block[name] for block in blocks]) for name in wanted}
 
-    def _block(self, evidence: SessionEvidence, distance: Float64Array) -> dict[str, Float32Array]:
+    def _block(
+        self, evidence: SessionEvidence, distance: Float64Array, wanted: Collection[str]
+    ) -> dict[str, Float32Array]:
         sequences = evidence.sequences
         n, n_events = len(sequences), len(distance)
         session, event, count = occurrences(sequences, n_events)
         unseen = self._unseen(n_events)[event]
         column = np.full(len(event), self.n_columns - 1)
         column[~unseen] = self.column[event[~unseen]]
-        presence, counts = self._event_matrices(n, session, event, count, unseen, column)
         views: dict[str, np.ndarray] = {
-            "presence": presence,
-            "counts": counts,
             "rarity": self._rarity(n, session, event, unseen),
             "relations": self._relations(_levels(n, self.n_columns, session, column, count)),
             "novelty": self._novelty(n, session, event, unseen, distance),
@@ -158,7 +161,11 @@ class SessionViews:
         }
         profile = np.hstack([views[name] for name in _NUMBERS])
         views |= {"profile": profile, "embedding": evidence.embedding}
-        return {name: np.ascontiguousarray(matrix, np.float32) for name, matrix in views.items()}
+        if not {"presence", "counts"}.isdisjoint(wanted):  # as wide as there are events
+            rareness = self._rareness(event, unseen)
+            views["presence"] = self._event_matrix(n, session, column, 1 + rareness)
+            views["counts"] = self._event_matrix(n, session, column, np.log1p(count) * (1 + rareness / 2))
+        return {name: np.ascontiguousarray(views[name], np.float32) for name in wanted}
 
     def state(self) -> dict[str, np.ndarray]:
         """The arrays that `from_state` takes."""
@@ -197,21 +204,13 @@ class SessionViews:
         unseen[: len(known)] = known == 0
         return unseen
 
-    def _event_matrices(
-        self, n: int, session: Int64Array, event: Int64Array, count: Int64Array, unseen: BoolArray, column: Int64Array
-    ) -> tuple[Float64Array, Float64Array]:
-        """Presence and log counts, weighted by rarity; unseen events, at right angles to each other, share a column.
+    def _event_matrix(self, n: int, session: Int64Array, column: Int64Array, weights: Float64Array) -> Float64Array:
+        """The weights of the events that occur, those of a column added up at right angles, (n, n_columns).
 
-        The inverse document frequency is added to 1, so that a common event that is missing keeps its weight.
+        They are 1 and more, so that a common event that is missing keeps its weight.
         """
-        width = self.n_columns
-        rareness = self._rareness(event, unseen)
-
-        def matrix(values: Float64Array) -> Float64Array:
-            squares = np.bincount(session * width + column, values**2, n * width)
-            return np.sqrt(squares).reshape(n, width)
-
-        return matrix(1 + rareness), matrix(np.log1p(count) * (1 + rareness / 2))
+        squares = np.bincount(session * self.n_columns + column, weights**2, n * self.n_columns)
+        return np.sqrt(squares).reshape(n, self.n_columns)
 
     def _rareness(self, event: Int64Array, unseen: np.ndarray) -> Float64Array:
         """-ln of the share of training sessions that hold the event."""

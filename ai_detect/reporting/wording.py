@@ -168,7 +168,8 @@ VIEWS = {
     "order": "the order of its messages",
     "surprise": "messages that the model did not expect",
     "timing": "its length, duration and gaps",
-    "values": "the values in its messages",
+    "numbers": "the numbers in its messages and the times between them",
+    "words": "the words in its messages",
     "embedding": "the session as the model sees it",
     "profile": "all of it together",
 }

@@ -96,15 +96,3 @@ def test_a_training_log_of_one_kind_of_session(name: str) -> None:
 @ALL
 def test_no_rows_give_no_scores(name: str) -> None:
     assert scores_of(name, cloud(50), np.zeros((0, 20), np.float32)).shape == (0,)
-
-
-def test_a_repeated_anomaly_is_no_alibi_for_mass() -> None:
-    matrix = np.random.default_rng(0).normal(size=(1000, 3)).astype(np.float32)
-    lump = np.full((10, 3), 20, np.float32)
-    scores = {}
-    for name in ("mass", "knn"):
-        detector = DETECTORS[name](0)
-        detector.fit(make_reference(np.concatenate([matrix, lump]), 0))
-        scores[name] = detector.decision_function(lump[:1])[0]
-    assert scores["knn"] == 0
-    assert scores["mass"] > 20

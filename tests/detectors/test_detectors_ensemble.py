@@ -98,10 +98,10 @@ def test_saved_and_loaded_it_scores_the_same(bank: DetectorBank, caplog: pytest.
 
 def test_a_library_that_scores_differently_is_reported(bank: DetectorBank, caplog: pytest.LogCaptureFixture) -> None:
     values, arrays = bank.state()
-    moved = {**arrays, "comparison/checks/mass:presence": arrays["comparison/checks/mass:presence"] + 1}
+    moved = {**arrays, "comparison/checks/tails:order": arrays["comparison/checks/tails:order"] + 1}
     with caplog.at_level(logging.WARNING):
         DetectorBank.from_state(values, moved).scores(evidence_of(normal_log(3)), event_vectors())
-    assert "mass:presence scores differently" in caplog.text
+    assert "tails:order scores differently" in caplog.text
 
 
 @pytest.mark.parametrize(

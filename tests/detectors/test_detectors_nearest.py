@@ -7,9 +7,9 @@ import pytest
 from pyod.models.knn import KNN
 
 from ai_detect.detectors import nearest
-from ai_detect.detectors.nearest import MassDetector, NearestDetector
+from ai_detect.detectors.nearest import NearestDetector
 from ai_detect.detectors.reference import Reference, make_reference
-from ai_detect.tables import Float32Array, Float64Array
+from ai_detect.tables import Float32Array
 
 
 def rows_of(n: int, d: int, seed: int) -> Float32Array:
@@ -32,37 +32,8 @@ def test_the_nearest_are_those_that_pyod_finds_bit_for_bit(d: int) -> None:
     assert (scores[-20:] == 0).all()
 
 
-def mass_by_definition(reference: Reference, row: Float32Array) -> float:
-    distances = (
-        np.array([sum((a - b) ** 2 for a, b in zip(row.tolist(), r.tolist(), strict=True)) for r in reference.rows])
-        ** 0.5
-    )
-    mass = 0.0
-    for other in np.argsort(distances, kind="stable"):
-        mass += reference.weights[other]
-        if mass >= 0.02 * reference.weights.sum():
-            return float(distances[other])
-    raise AssertionError("the mass is never reached")
-
-
-@pytest.mark.parametrize("d", [1, 5, 30])
-@pytest.mark.parametrize("share", [1.0, 0.37])
-def test_mass_is_the_distance_to_a_share_of_the_sessions(d: int, share: float) -> None:
-    matrix = rows_of(150, d, 3)
-    reference = make_reference(np.concatenate([matrix, *[matrix[:9]] * 5]), 0)
-    reference = Reference(reference.rows, reference.weights * share)
-    rows = np.concatenate([rows_of(20, d, 4), matrix[:9]])
-    detector = MassDetector()
-    detector.fit(reference)
-    expected: Float64Array = np.array([mass_by_definition(reference, row) for row in rows])
-    assert np.array_equal(detector.decision_function(rows), expected)
-
-
-@pytest.mark.parametrize("make", [NearestDetector, MassDetector])
-def test_memory_has_no_part_in_the_scores(
-    make: type[NearestDetector] | type[MassDetector], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    detector, rows = make(), rows_of(60, 7, 5)
+def test_memory_has_no_part_in_the_scores(monkeypatch: pytest.MonkeyPatch) -> None:
+    detector, rows = NearestDetector(), rows_of(60, 7, 5)
     detector.fit(make_reference(rows_of(100, 7, 6), 0))
     scores = detector.decision_function(rows)
     monkeypatch.setattr(nearest, "_HELD", 1000)

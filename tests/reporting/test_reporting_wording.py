@@ -8,8 +8,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ai_detect.detectors.components import COMPONENTS
 from ai_detect.reporting.reasons import Reason
-from ai_detect.reporting.wording import as_a_whole, decodable, duration, percent, quoted, rfc3339, sentence, visible
+from ai_detect.reporting.wording import (
+    VIEWS,
+    as_a_whole,
+    decodable,
+    duration,
+    percent,
+    quoted,
+    rfc3339,
+    sentence,
+    visible,
+)
 from ai_detect.tables import NO_TIME
 
 ANY_TEXT = st.text(st.characters(exclude_categories=()))
@@ -166,6 +177,10 @@ TEMPLATES = ["open <*>", "close <*>", "login of bob from <IP>", "login of eve fr
 )
 def test_sentences(reason: Reason, text: str) -> None:
     assert sentence(reason, TEMPLATES) == text
+
+
+def test_every_view_that_speaks_has_words() -> None:
+    assert {component.view for component in COMPONENTS} <= VIEWS.keys()
 
 
 def test_what_no_line_explains_is_told_by_what_the_components_saw() -> None:
