@@ -58,8 +58,9 @@ def hidden(path: Path, kind: str) -> Path:
 def whole_file(path: Path) -> Iterator[BinaryIO]:
     """Yield a file to be written that is at `path` when the block ends without an error, and nowhere else."""
     temporary = hidden(path, "tmp")
+    temporary.unlink(missing_ok=True)  # of a killed process of the same number, or a link that somebody planted
     try:
-        with open(temporary, "wb") as file:
+        with open(temporary, "xb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

@@ -78,6 +78,15 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.txt"]
 
 
+def test_a_link_planted_under_the_temporary_name_is_not_followed(tmp_path: Path) -> None:
+    """A work folder may be writable for others, who guess the name."""
+    path, other = tmp_path / "report.json", tmp_path / "precious"
+    other.write_text("kept")
+    artifacts.hidden(path, "tmp").symlink_to(other)
+    artifacts.write_text(path, "new")
+    assert (other.read_text(), path.read_text(), path.is_symlink()) == ("kept", "new", False)
+
+
 def test_a_directory_is_replaced_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
     target = tmp_path / "model"
     with artifacts.atomic_directory(target) as folder:
