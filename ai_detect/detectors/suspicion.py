@@ -22,8 +22,9 @@ _UPPER = 0.85
 _LEAST_SCALE = 3.0
 #: Abnormal sessions lie apart: twice as far out there are still this share of them.
 _PERSISTENCE = 0.75
-#: Where nothing lies apart, sessions that are this many scales out are abnormal.
-_FAR = 6.0
+#: Where nothing lies apart, sessions that are this many scales out are abnormal: one in a thousand of a log whose
+#: surprise goes on to fall off as it does up to `_UPPER`.
+_FAR = 3.5
 #: No log is taken to be more abnormal than this.
 _MOST = 0.25
 #: Share of a clean log that is suspected by chance.
