@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 from detection_ablation import restricted
@@ -28,11 +29,11 @@ from planted_scores import Scores, foreign_messages, scores_of
 from sklearn.metrics import average_precision_score
 
 from ai_detect.config import DetectionSettings, FusionMethod
+from ai_detect.detectors import threshold
 from ai_detect.detectors.calibration import TailCalibration
 from ai_detect.detectors.components import Component, components_of
 from ai_detect.detectors.fusion import Fusion
 from ai_detect.detectors.suspicion import cleanness
-from ai_detect.detectors.threshold import choose_threshold
 from ai_detect.tables import BoolArray, Float64Array
 
 #: Weight of the planted sessions, as a share of all: what precision is computed for.
@@ -43,6 +44,8 @@ MODES = ("as it is", "dirtied")
 #: Weights that are tried, and how much better AUPRC must be for one more component.
 _WEIGHTS, _COST = (0.0, 0.1, 0.25, 0.5, 1.0, 1.5), 0.0005
 _SHARES = (0.0, 0.1, 0.2, 0.3)
+#: Shares of the suspects that are tried as mistaken.
+_MISTAKEN = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3)
 _ROUNDS = 2
 _FUSION: FusionMethod = "static_weight"
 
@@ -88,7 +91,7 @@ class Planted:
         own, theirs = self._statistics(components)
         calibration = TailCalibration.fit(own[self.scores.normal])
         surprisals = calibration.surprisal(own)
-        limit = choose_threshold(surprisals, self.scores.suspects, self.scores.normal, DetectionSettings())
+        limit = threshold.choose_threshold(surprisals, self.scores.suspects, self.scores.normal, DetectionSettings())
         found = calibration.surprisal(theirs)
         return found, found >= limit.surprisal
 
@@ -187,7 +190,7 @@ def tables(planted: Sequence[Planted]) -> str:
     if chosen:
         ways["best on the other logs"] = lambda one: chosen[one.log]
     rows = {way: [Row.of(one, make(one)) for one in planted] for way, make in ways.items()}
-    parts = [_by_log(planted, rows), _by_kind(planted, rows), _by_share(planted, shipped)]
+    parts = [_by_log(planted, rows), _by_kind(planted, rows), _by_share(planted, shipped), _by_mistaken(planted)]
     if chosen:
         parts.append(_weights(shipped, best_of(planted, shipped), list(chosen.values())))
     return "\n".join(parts)
@@ -263,6 +266,23 @@ def _by_share(planted: Sequence[Planted], shipped: Sequence[Component]) -> str:
         cells = [f"{share:g}" for share in shares.values()]
         figures = f"{single:.3f} | {incident:.3f} | {(single + incident) / 2:.3f} | {over:.3f} | {false:.4f}"
         lines.append(f"| {' | '.join(cells)} | {figures} |")
+    return "\n".join([*lines, ""])
+
+
+def _by_mistaken(planted: Sequence[Planted]) -> str:
+    dirty = [one for one in planted if not one.scores.normal.all()]
+    lines = [
+        "### The share of the suspects that may be mistaken\n",
+        f"At the default threshold, mean over the {len(dirty)} runs in which some training sessions are not trusted.\n",
+        "| mistaken | found single faults | incidents | false alarms |",
+        "|--:|--:|--:|--:|",
+    ]
+    for share in _MISTAKEN if dirty else ():
+        with patch.object(threshold, "_MISTAKEN", share):
+            found = [Row.of(one, components_of("ensemble")) for one in dirty]
+        names = ("found_singles", "found_incidents", "false_alarms")
+        single, incident, false = (float(np.mean([getattr(row, name) for row in found])) for name in names)
+        lines.append(f"| {share:g} | {single:.3f} | {incident:.3f} | {false:.4f} |")
     return "\n".join([*lines, ""])
 
 
