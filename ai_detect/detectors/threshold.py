@@ -19,7 +19,7 @@ BUDGET = 0.003
 _MISTAKEN = 0.1
 #: Share of normal sessions that may raise an alarm at most so that suspects do: a method that does not see these would
 #: flag nearly all.
-_MOST_FOR_SUSPECTS = 0.03
+_MOST_FOR_SUSPECTS = 0.01
 #: More than half of all sessions are never reported as false alarms, whatever number of them a day would be allowed.
 _HIGHEST_RATE = 0.5
 _NS_PER_DAY = 86_400 * 1e9
