@@ -23,12 +23,14 @@ from ai_detect.tables import MAX_VALUES, Int32Array
 
 if TYPE_CHECKING:
     from ai_detect.ingest.byte_dictionary import ByteDictionary
+    from ai_detect.parsing.text_words import TextWords
 
 logger = logging.getLogger(__name__)
 
 _SCHEMA_VERSION = 1
 _KEYS = {"schema_version", "frozen", "masks", "drain", "earlier", "n_created", "clusters", "tree"}
 _MANY_TEMPLATES = 10_000
+_NOT_FROZEN = "the templates are not frozen yet: call freeze() after learning"
 # The caches hold short texts only and are cleared when full: 80 MB of ASCII at most, and never a change of results.
 _CACHED_CHARACTERS = 1_000
 _CACHED_TEXTS = 20_000
@@ -128,15 +130,21 @@ class TemplateMiner:
         self.warn_of_many(n_before)
         return clusters
 
-    def byte_learner(self, texts: ByteDictionary) -> ByteLearner:
-        """What shows Drain masked texts by their number in a dictionary; its end state is that of `learn`."""
+    def words_of(self, texts: ByteDictionary) -> TextWords:
+        """The words that Drain makes of masked texts, by number."""
+        from ai_detect.parsing.text_words import TextWords
+
+        return TextWords(texts, self._drain.get_content_as_tokens, not self._settings["extra_delimiters"])
+
+    def byte_learner(self, words: TextWords) -> ByteLearner:
+        """What shows Drain masked texts by their number in the words' dictionary; its end state is that of `learn`."""
         if self._matcher is not None:
             raise ValueError("the templates are frozen: they cannot learn")
         from ai_detect.parsing.replay import DrainReplay, LineByLine
 
         if self._settings["max_clusters"] is not None:
-            return LineByLine(self.learn, texts)
-        return DrainReplay(self._drain, texts, self.warn_of_many)
+            return LineByLine(self.learn, words.texts)
+        return DrainReplay(self._drain, words, self.warn_of_many)
 
     def warn_of_many(self, n_before: int) -> None:
         """Say so where the templates have become many since there were `n_before`."""
@@ -172,7 +180,7 @@ class TemplateMiner:
     def templates(self) -> tuple[str, ...]:
         """Frozen templates by event id; raises NotFittedError before `freeze`."""
         if self._matcher is None:
-            raise NotFittedError("the templates are not frozen yet: call freeze() after learning")
+            raise NotFittedError(_NOT_FROZEN)
         return self._templates
 
     def match(self, masked: str) -> int:
@@ -183,7 +191,7 @@ class TemplateMiner:
         event = self._matched.get(masked)
         if event is None:
             if self._matcher is None:
-                raise NotFittedError("the templates are not frozen yet: call freeze() after learning")
+                raise NotFittedError(_NOT_FROZEN)
             event = self._matcher.match(self._drain.get_content_as_tokens(masked))
             if len(masked) <= _CACHED_CHARACTERS:
                 if len(self._matched) >= _CACHED_TEXTS:
@@ -196,6 +204,22 @@ class TemplateMiner:
         known = self.templates
         templates = (known[event] if event < len(known) else None for event in events.tolist())
         return SlotPlan.of(texts, templates, self._drain.get_content_as_tokens, self.masks.written)
+
+    def events_of(self, words: TextWords) -> Int32Array:
+        """`match` of all texts of a dictionary, by compiled code."""
+        from ai_detect.parsing.text_events import events_of_texts
+
+        if self._matcher is None:
+            raise NotFittedError(_NOT_FROZEN)
+        return events_of_texts(words, self._matcher)
+
+    def slot_plan_of(self, words: TextWords, events: Int32Array) -> SlotPlan:
+        """`slot_plan` of all texts of a dictionary, by compiled code where they are split by blanks alone."""
+        from ai_detect.parsing.text_events import slot_plan
+
+        if not words.is_by_blanks:
+            return self.slot_plan(words.texts.strings(), events)
+        return slot_plan(words, events, self.templates, self.masks.written)
 
     @property
     def content_hash(self) -> str:
