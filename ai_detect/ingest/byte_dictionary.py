@@ -147,7 +147,7 @@ def _mixed(value: np.uint64, word: np.uint64) -> np.uint64:
     return value ^ (value >> np.uint64(32))
 
 
-@compiled
+@inlined
 def number_of(
     slots: np.ndarray,
     hashes: np.ndarray,
