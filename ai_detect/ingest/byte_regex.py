@@ -51,7 +51,7 @@ def byte_pattern(pattern: re.Pattern[str], groups: bool = True) -> BytePattern:
         translator.sequence(tree)
         translator.add(machine.MATCH)
         code = np.array(translator.code, np.int32).reshape(-1, 6)
-        sets = np.array(translator.sets or [(False,) * _MAX_BYTE], np.bool_)
+        sets = np.frombuffer(b"".join(translator.sets) or bytes(_MAX_BYTE), np.bool_).reshape(-1, _MAX_BYTE)
         needs = frozenset(frozenset(need) for need in _needs(tree, tree.state.flags))
     except RecursionError as error:
         raise UnknownPattern("the pattern is nested too deeply") from error
@@ -85,10 +85,10 @@ def joined(patterns: Sequence[BytePattern]) -> tuple[Program, np.ndarray]:
 
 
 @cache
-def _members(source: str, flags: int) -> tuple[bool, ...]:
-    """Which bytes a character class has, asked of `re`; none beyond ASCII, of which texts must consist."""
+def _members(source: str, flags: int) -> bytes:
+    """Which bytes a character class has (1 or 0), asked of `re`; none beyond ASCII, of which texts must consist."""
     match = re.compile(source, flags & (re.IGNORECASE | re.ASCII | re.DOTALL)).fullmatch
-    return tuple(byte < 128 and match(chr(byte)) is not None for byte in range(_MAX_BYTE))
+    return bytes(byte < 128 and match(chr(byte)) is not None for byte in range(_MAX_BYTE))
 
 
 _CATEGORIES = {
@@ -101,7 +101,7 @@ _CATEGORIES = {
 }
 
 
-def _one_byte(node: Any, flags: int) -> tuple[bool, ...] | None:
+def _one_byte(node: Any, flags: int) -> bytes | None:
     """The members of a node that matches one character; None where it is another node."""
     name, value = str(node[0]), node[1]
     if name == "LITERAL":
@@ -164,7 +164,7 @@ class _Translator:
         self.flags = flags
         self.groups = groups
         self.code: list[list[int]] = []
-        self.sets: list[tuple[bool, ...]] = []
+        self.sets: list[bytes] = []
         self._repeated = False
 
     def add(self, operation: int, a: int = 0, b: int = 0, c: int = 0) -> int:
@@ -174,7 +174,7 @@ class _Translator:
         self.code.append([operation, a, b, c, -1, 0])
         return len(self.code) - 1
 
-    def number(self, members: tuple[bool, ...]) -> int:
+    def number(self, members: bytes) -> int:
         """The number of a character class."""
         if members not in self.sets:
             self.sets.append(members)
