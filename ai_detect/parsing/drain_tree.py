@@ -35,6 +35,7 @@ class DrainTree:
         self._drain = drain
         self._words = words
         self._nodes = ByteDictionary()
+        self._known: dict[tuple[int, int], int] = {}  # the same, for Python
         self._n_words = 0
         key = np.zeros(_KEY_BYTES // 8, np.uint64)
         empty = [np.zeros(0, np.int32) for _ in range(3)]
@@ -61,18 +62,19 @@ class DrainTree:
         """Levels of nodes; one is of the numbers of words."""
         return int(self._drain.max_node_depth)
 
-    def add(self, cluster: int, words: np.ndarray) -> None:
-        """Add a cluster that Drain has made of a text of these words."""
+    def add(self, cluster: int, words: np.ndarray) -> int:
+        """Add a cluster that Drain has made of a text of these words; returns the second node of `find_leaf`."""
         tokens = self._drain.id_to_cluster[cluster].log_template_tokens
         if not tokens:
-            return
+            return NO_NODE
         node = self._drain.root_node.key_to_child_node[str(len(tokens))]
-        number = self._node(NO_NODE, len(tokens))
+        number = by_length = self._node(NO_NODE, len(tokens))
         for token, word in zip(tokens[: min(self.depth, len(tokens)) - 1], words.tolist(), strict=False):
             children = node.key_to_child_node
             number = self._node(number, word if token in children else WILDCARD_NUMBER)
             node = children.get(token) or children[self._drain.param_str]
         self._add_cluster(number, cluster, words)
+        return by_length if self.depth > 2 else number
 
     def generalise(self, cluster: int, words: np.ndarray) -> None:
         """Make wildcards of the words of a template that are not these, as Drain did."""
@@ -81,7 +83,10 @@ class DrainTree:
         template[template != words] = WILDCARD_NUMBER
 
     def _node(self, above: int, key: int) -> int:
-        return self._nodes.number(np.array([above + 1, key], np.uint32).tobytes())
+        node = self._known.get((above, key))
+        if node is None:
+            node = self._known[above, key] = self._nodes.number(np.array([above + 1, key], np.uint32).tobytes())
+        return node
 
     def _add_node(self, node: Any, number: int) -> None:
         """Add a node of a Drain that has learned before, and all below it."""

@@ -88,8 +88,7 @@ class DrainReplay:
         number = int(cluster.cluster_id)
         node = searched
         if change == "cluster_created":
-            tree.add(number, words)
-            _, node = find_leaf(tree.arrays, tree.depth, words)
+            node = tree.add(number, words)
         elif change == "cluster_template_changed":
             tree.generalise(number, words)
         self._make_room(text + 1)
