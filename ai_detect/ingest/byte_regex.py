@@ -129,6 +129,11 @@ def _one_byte(node: Any, flags: int) -> bytes | None:
     return None
 
 
+@cache
+def _listed(members: bytes) -> tuple[int, ...]:
+    return tuple(byte for byte, is_member in enumerate(members) if is_member)
+
+
 def _escaped(code: int) -> str:
     return f"\\U{code:08x}"
 
@@ -143,7 +148,7 @@ def _needs(sequence: Any, flags: int) -> Iterator[tuple[int, ...]]:
         name, value = str(node[0]), node[1]
         members = _one_byte(node, flags)
         if members is not None:
-            yield tuple(byte for byte in range(128) if members[byte])
+            yield _listed(members)
         elif name == "SUBPATTERN":
             yield from _needs(value[3], _with_flags(flags, value[1], value[2]))
         elif name in ("MAX_REPEAT", "MIN_REPEAT") and value[0] > 0:
