@@ -22,6 +22,7 @@ from ai_detect.parsing.values import SLOT_DTYPES, SlotPlan, value_of_word
 from ai_detect.tables import MAX_VALUES, Int32Array
 
 _NO_EVENT = -1
+_NOT_KNOWN = -1
 #: Texts that are planned at once; only memory depends on it.
 _AT_ONCE = 1 << 14
 
@@ -94,31 +95,27 @@ def _word_values(words: TextWords, written: re.Pattern[str]) -> WordValues:
     n = len(words.words)
     values = WordValues(scratch.zeros(n, np.int32), scratch.zeros(n, np.uint64), scratch.zeros(n, np.float64))
     _, _, spans, content, _ = words.words.arrays
-    number = 0
-    while (number := int(_value_words(number, n, spans, content.view(np.uint8), values))) < n:
+    _value_words(n, spans, content.view(np.uint8), values)
+    for number in np.flatnonzero(values.n_masks == _NOT_KNOWN).tolist():
         word = words.words[number].decode("utf-8", "surrogatepass")
-        for column, value in zip(values, value_of_word(word, written), strict=True):
-            column[number] = value
-        number += 1
+        values.n_masks[number], values.hashes[number], values.numbers[number] = value_of_word(word, written)
     return values
 
 
 @compiled
-def _value_words(begin: int, n: int, spans: np.ndarray, content: np.ndarray, values: WordValues) -> int:
-    """What words are as values from the word `begin` on; returns the first that is for Python, or n."""
-    for word in range(begin, n):
-        first = 8 * spans[word, 0]
-        last = first + spans[word, 1]
-        if any_bits(content[first:last]) >= 128:
-            return word
-        for i in range(first, last):
-            if content[i] == 60:  # <, with which every mask begins
-                return word
-        is_known, number, key = value_of(content, first, last)
-        if not is_known:
-            return word
-        values.n_masks[word], values.hashes[word], values.numbers[word] = 0, key, number
-    return n
+def _value_words(n: int, spans: np.ndarray, content: np.ndarray, values: WordValues) -> None:
+    """What the first n words are as values; those that Python must look at have _NOT_KNOWN masks."""
+    for word in range(n):
+        begin = 8 * spans[word, 0]
+        end = begin + spans[word, 1]
+        values.n_masks[word] = _NOT_KNOWN
+        is_for_python = any_bits(content[begin:end]) >= 128
+        for i in range(begin, end):
+            is_for_python = is_for_python or content[i] == 60  # <, with which every mask begins
+        if not is_for_python:
+            is_known, number, key = value_of(content, begin, end)
+            if is_known:
+                values.n_masks[word], values.hashes[word], values.numbers[word] = 0, key, number
 
 
 @compiled
