@@ -16,7 +16,7 @@ from drain3.drain import Drain, LogCluster, Node
 from ai_detect.artifacts import sha256_json
 from ai_detect.errors import NotFittedError
 from ai_detect.parsing.drain_settings import check_setting, read_drain_ini
-from ai_detect.parsing.masking import DEFAULT_MASKS, Masks
+from ai_detect.parsing.masking import DEFAULT_MASKS, WILDCARD, Masks
 from ai_detect.parsing.matching import TemplateMatcher
 from ai_detect.parsing.values import MaskedValues, SlotPlan, packed
 from ai_detect.tables import MAX_VALUES, Int32Array
@@ -94,6 +94,9 @@ class TemplateMiner:
         self._matcher: TemplateMatcher | None = None
         self._masked: dict[str, tuple[str, bytes]] = {}
         self._matched: dict[str, int] = {}
+        # Drain's cluster of a text, and the version that its number of words had then and has now
+        self._decided: dict[str, tuple[Any, int, list[int]]] = {}
+        self._versions: dict[int, list[int]] = {}
 
     @classmethod
     def from_drain_ini(cls, path: str | Path) -> TemplateMiner:
@@ -124,11 +127,29 @@ class TemplateMiner:
         """
         if self._matcher is not None:
             raise ValueError("the templates are frozen: they cannot learn")
-        add = self._drain.add_log_message
         n_before = len(self._drain.id_to_cluster)
-        clusters = [add(text)[0].cluster_id - 1 for text in masked]
+        clusters = [self._learned(text).cluster_id - 1 for text in masked]
         self.warn_of_many(n_before)
         return clusters
+
+    def _learned(self, text: str) -> Any:
+        """Drain's cluster of one more text.
+
+        Adding a text again finds the same cluster and changes nothing but its size, as long as no cluster of so many
+        words was made or changed; without a limit of clusters, which are forgotten by use.
+        """
+        decided = self._decided.get(text)
+        if decided is not None and decided[1] == decided[2][0]:
+            decided[0].size += 1
+            return decided[0]
+        cluster, change = self._drain.add_log_message(text)
+        version = self._versions.setdefault(len(cluster.log_template_tokens), [0])
+        version[0] += change != "none"
+        if self._settings["max_clusters"] is None and len(text) <= _CACHED_CHARACTERS and WILDCARD not in text:
+            if len(self._decided) >= _CACHED_TEXTS:
+                self._decided.clear()
+            self._decided[text] = cluster, version[0], version
+        return cluster
 
     def words_of(self, texts: ByteDictionary) -> TextWords:
         """The words that Drain makes of masked texts, by number."""
@@ -142,6 +163,7 @@ class TemplateMiner:
             raise ValueError("the templates are frozen: they cannot learn")
         from ai_detect.parsing.replay import DrainReplay, LineByLine
 
+        self._decided.clear()  # Drain will learn elsewhere
         if self._settings["max_clusters"] is not None:
             return LineByLine(self.learn, words.texts)
         return DrainReplay(self._drain, words, self.warn_of_many)
