@@ -1,4 +1,4 @@
-"""The replay, by compiled code or Python, leaves Drain in the state, and gives lines the clusters, that adding each would."""
+"""The replay, in both languages, leaves Drain in the state, and gives every line the cluster, that adding it would."""
 
 from __future__ import annotations
 
@@ -106,12 +106,23 @@ def test_frozen_templates_learn_nothing() -> None:
         miner.byte_learner(miner.words_of(ByteDictionary()))
 
 
+@pytest.mark.parametrize("learn", [replayed, learned])
+@pytest.mark.parametrize(("depth", "other"), [(4, "a x y z v"), (5, "a b x y z"), (6, "a b x y z"), (6, "a b c x z")])
+def test_a_new_node_sends_messages_elsewhere(depth: int, other: str, learn: Learn) -> None:
+    """The same text finds a cluster below a wildcard first, and none below the node that another text makes."""
+    first = {4: "1 b c d e", 5: "a 1 c d e", 6: "a 1 c d e"}[depth]
+    stream = [first, *["a b c d e"] * 3, other, *["a b c d e"] * 2]
+    plain, fast = TemplateMiner(depth=depth), TemplateMiner(depth=depth)
+    assert learn(stream, fast, 50) == plainly(stream, plain)
+    assert fast.to_json() == plain.to_json()
+
+
 def test_python_and_compiled_code_may_take_turns() -> None:
-    stream = ["a b c d", "a b c e", "a b f e", "a x y e", "a b c d"]
-    plain, fast = TemplateMiner(similarity=0.4), TemplateMiner(similarity=0.4)
-    for _ in range(3):
-        assert fast.learn(stream) == plainly(stream, plain)
-        assert replayed(stream[::-1], fast, 2) == plainly(stream[::-1], plain)
+    plain, fast = TemplateMiner(similarity=0.5), TemplateMiner(similarity=0.5)
+    first, then = ["a b c d"] * 2, ["a b x y", "a q c d"]  # of which the last is more like the first than its cluster
+    assert fast.learn(first) == plainly(first, plain) == [0, 0]
+    assert replayed(then, fast, 2) == plainly(then, plain) == [0, 1]
+    assert fast.learn(first) == plainly(first, plain) == [1, 1]
     assert fast.to_json() == plain.to_json()
 
 
