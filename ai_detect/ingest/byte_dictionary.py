@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 
 from ai_detect import scratch
-from ai_detect.ingest.compiled import compiled, inlined
+from ai_detect.ingest.compiled import compiled, copy_bytes, inlined
+from ai_detect.tables import StringColumn
 
 #: The number of a string for which there is no room: `ByteDictionary.grow` and try again.
 NO_ROOM = -1
@@ -45,13 +45,16 @@ class ByteDictionary:
         begin, length = self.arrays.spans[number].tolist()
         return self.arrays.words[begin : begin + -(-length // 8)].tobytes()[:length]
 
-    def __iter__(self) -> Iterator[bytes]:
-        spans = self.arrays.spans
-        for block in scratch.blocks(len(self), _READ_AT_ONCE):
-            first, (last, n_last) = int(spans[block.start, 0]), spans[block.stop - 1].tolist()
-            content = self.arrays.words[first : last + -(-n_last // 8)].tobytes()
-            for begin, length in (spans[block] - [first, 0]).tolist():
-                yield content[8 * begin : 8 * begin + length]
+    def strings(self) -> StringColumn:
+        """All of them, which are UTF-8 with surrogates passed."""
+        _, _, spans, words, _ = self.arrays
+        content, n = scratch.Growing(np.uint8), len(self)
+        for block in scratch.blocks(n, _READ_AT_ONCE):
+            part = np.empty(int(spans[block, 1].sum()), np.uint8)
+            _pack(spans[block], words.view(np.uint8), part)
+            content.append(part)
+        offsets = scratch.offsets_of(spans[:n, 1])
+        return StringColumn(content.column(), offsets)
 
     def number(self, string: bytes) -> int:
         """The number of a string, a new one where it was not seen before."""
@@ -111,6 +114,15 @@ def _fill(slots: np.ndarray, hashes: np.ndarray, n: int) -> None:
 
 
 @compiled
+def _pack(spans: np.ndarray, content: np.ndarray, out: np.ndarray) -> None:
+    """Write strings one after another."""
+    at = 0
+    for i in range(len(spans)):
+        begin = 8 * spans[i, 0]
+        at += copy_bytes(content[begin : begin + spans[i, 1]], out[at:])
+
+
+@compiled
 def hash_of(words: np.ndarray, length: int) -> np.uint64:
     """A hash of 64 bits of so many bytes, in four parts that do not wait for each other."""
     n_words = (length + 7) >> 3
@@ -135,7 +147,7 @@ def _mixed(value: np.uint64, word: np.uint64) -> np.uint64:
     return value ^ (value >> np.uint64(32))
 
 
-@compiled
+@inlined
 def number_of(
     slots: np.ndarray,
     hashes: np.ndarray,

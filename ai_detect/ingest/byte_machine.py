@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ai_detect.ingest.compiled import compiled
+from ai_detect.ingest.compiled import compiled, inlined
 
 NO_MATCH = -1
 GAVE_UP = -2
@@ -22,6 +22,8 @@ MATCH, SET, REPEAT, LAZY, SPLIT, JUMP, SAVE, PEEK, NOT_PEEK, PREV, NOT_PREV = ra
 LOOK, NOT_LOOK, LOOK_END, BEGIN, END, LINE_END, BOUNDARY, BACKREF, FAIL = range(11, 20)
 #: Operations whose first operand is a character class.
 OF_A_CLASS = (SET, REPEAT, LAZY, PEEK, NOT_PEEK, PREV, NOT_PREV, BOUNDARY)
+#: Of a repetition: whether what follows cannot be one more of its characters, and whether every character is one.
+IS_DISJOINT, TAKES_ALL = 1, 2
 # Kinds of frames on the stack.
 _F_ALTERNATIVE, _F_UNDO, _F_REPEAT, _F_LAZY, _F_LOOK, _F_NOT_LOOK = range(6)
 
@@ -29,7 +31,9 @@ _F_ALTERNATIVE, _F_UNDO, _F_REPEAT, _F_LAZY, _F_LOOK, _F_NOT_LOOK = range(6)
 class Program(NamedTuple):
     """What the machine runs: operations of six numbers, and the character classes that they name."""
 
-    code: np.ndarray  # (n, 6) int32: operation, three operands, class of the next byte (-1: any), is it disjoint
+    # (n, 6) int32: operation, three operands, class of the next byte (-1: any), IS_DISJOINT and TAKES_ALL; of SPLIT
+    # the operations of the two paths, then the classes of the next byte on either
+    code: np.ndarray
     sets: np.ndarray  # (n, 256) bool
     captures: np.ndarray  # (2 * groups + 2,) int64, begin and end of each group, -1 where it took no part
     stack: np.ndarray  # (n, 4) int64
@@ -86,11 +90,14 @@ def match_at(
             low = pos + code[at, 2]
             following = code[at, 4]
             last = pos
-            while last < limit and sets[np.uint64(a), data[np.uint64(last)]]:
-                last += 1
+            if code[at, 5] & TAKES_ALL:
+                last = max(last, limit)
+            else:
+                while last < limit and sets[np.uint64(a), data[np.uint64(last)]]:
+                    last += 1
             if last < low:
                 fails = True
-            elif code[at, 5]:
+            elif code[at, 5] & IS_DISJOINT:
                 if last < end and sets[np.uint64(following), data[np.uint64(last)]]:
                     pos = last
                     at += 1
@@ -134,8 +141,13 @@ def match_at(
                 return pos
             fails = True
         elif operation == SPLIT:
-            top = _push(stack, top, _F_ALTERNATIVE, code[at, 2], pos, 0)
-            at = a
+            first, other = code[at, 3], code[at, 4]
+            if first >= 0 and not (pos < end and sets[np.uint64(first), data[np.uint64(pos)]]):
+                at = code[at, 2]
+            else:
+                if other < 0 or (pos < end and sets[np.uint64(other), data[np.uint64(pos)]]):
+                    top = _push(stack, top, _F_ALTERNATIVE, code[at, 2], pos, 0)
+                at = a
         elif operation == JUMP:
             at = a
         elif operation == SAVE:
@@ -249,7 +261,7 @@ def match_at(
                 fails = False
 
 
-@compiled
+@inlined
 def search(
     code: np.ndarray,
     sets: np.ndarray,

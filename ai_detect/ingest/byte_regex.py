@@ -51,14 +51,15 @@ def byte_pattern(pattern: re.Pattern[str], groups: bool = True) -> BytePattern:
         translator.sequence(tree)
         translator.add(machine.MATCH)
         code = np.array(translator.code, np.int32).reshape(-1, 6)
-        sets = np.array(translator.sets or [(False,) * _MAX_BYTE], np.bool_)
+        sets = np.frombuffer(b"".join(translator.sets) or bytes(_MAX_BYTE), np.bool_).reshape(-1, _MAX_BYTE)
         needs = frozenset(frozenset(need) for need in _needs(tree, tree.state.flags))
     except RecursionError as error:
         raise UnknownPattern("the pattern is nested too deeply") from error
     _look_ahead(code, sets)
+    sets = _look_at_splits(code, sets)
     captures = np.full(2 * tree.state.groups if groups else 0, -1, np.int64)
     program = Program(code, sets, captures, np.empty((machine.STACK_ROWS, 4), np.int64))
-    return BytePattern(program, _first(code, sets), needs, bool(code[0, 0] == machine.BEGIN), tree.getwidth()[0])
+    return BytePattern(program, _first(code, sets, 0, {}), needs, bool(code[0, 0] == machine.BEGIN), tree.getwidth()[0])
 
 
 def joined(patterns: Sequence[BytePattern]) -> tuple[Program, np.ndarray]:
@@ -69,7 +70,9 @@ def joined(patterns: Sequence[BytePattern]) -> tuple[Program, np.ndarray]:
         code = pattern.program.code.copy()
         jumps = np.isin(code[:, 0], (machine.SPLIT, machine.JUMP, machine.LOOK, machine.NOT_LOOK))
         code[jumps, 1] += n_operations
-        code[code[:, 0] == machine.SPLIT, 2] += n_operations
+        splits = code[:, 0] == machine.SPLIT
+        code[splits, 2] += n_operations
+        code[splits & (code[:, 3] >= 0), 3] += n_sets
         code[np.isin(code[:, 0], machine.OF_A_CLASS), 1] += n_sets
         code[code[:, 4] >= 0, 4] += n_sets
         codes.append(code)
@@ -82,10 +85,10 @@ def joined(patterns: Sequence[BytePattern]) -> tuple[Program, np.ndarray]:
 
 
 @cache
-def _members(source: str, flags: int) -> tuple[bool, ...]:
-    """Which bytes a character class has, asked of `re`; none beyond ASCII, of which texts must consist."""
+def _members(source: str, flags: int) -> bytes:
+    """Which bytes a character class has (1 or 0), asked of `re`; none beyond ASCII, of which texts must consist."""
     match = re.compile(source, flags & (re.IGNORECASE | re.ASCII | re.DOTALL)).fullmatch
-    return tuple(byte < 128 and match(chr(byte)) is not None for byte in range(_MAX_BYTE))
+    return bytes(byte < 128 and match(chr(byte)) is not None for byte in range(_MAX_BYTE))
 
 
 _CATEGORIES = {
@@ -98,7 +101,7 @@ _CATEGORIES = {
 }
 
 
-def _one_byte(node: Any, flags: int) -> tuple[bool, ...] | None:
+def _one_byte(node: Any, flags: int) -> bytes | None:
     """The members of a node that matches one character; None where it is another node."""
     name, value = str(node[0]), node[1]
     if name == "LITERAL":
@@ -126,6 +129,11 @@ def _one_byte(node: Any, flags: int) -> tuple[bool, ...] | None:
     return None
 
 
+@cache
+def _listed(members: bytes) -> tuple[int, ...]:
+    return tuple(byte for byte, is_member in enumerate(members) if is_member)
+
+
 def _escaped(code: int) -> str:
     return f"\\U{code:08x}"
 
@@ -140,7 +148,7 @@ def _needs(sequence: Any, flags: int) -> Iterator[tuple[int, ...]]:
         name, value = str(node[0]), node[1]
         members = _one_byte(node, flags)
         if members is not None:
-            yield tuple(byte for byte in range(128) if members[byte])
+            yield _listed(members)
         elif name == "SUBPATTERN":
             yield from _needs(value[3], _with_flags(flags, value[1], value[2]))
         elif name in ("MAX_REPEAT", "MIN_REPEAT") and value[0] > 0:
@@ -161,7 +169,7 @@ class _Translator:
         self.flags = flags
         self.groups = groups
         self.code: list[list[int]] = []
-        self.sets: list[tuple[bool, ...]] = []
+        self.sets: list[bytes] = []
         self._repeated = False
 
     def add(self, operation: int, a: int = 0, b: int = 0, c: int = 0) -> int:
@@ -171,7 +179,7 @@ class _Translator:
         self.code.append([operation, a, b, c, -1, 0])
         return len(self.code) - 1
 
-    def number(self, members: tuple[bool, ...]) -> int:
+    def number(self, members: bytes) -> int:
         """The number of a character class."""
         if members not in self.sets:
             self.sets.append(members)
@@ -293,10 +301,11 @@ class _Translator:
 
 
 def _look_ahead(code: np.ndarray, sets: np.ndarray) -> None:
-    """Note with each repetition which bytes can come next, and whether it could itself take them."""
+    """Note with each repetition which bytes can come next, and whether it could itself take them, or any byte."""
     for at in range(len(code)):
         if code[at, 0] not in (machine.REPEAT, machine.LAZY):
             continue
+        code[at, 5] = machine.TAKES_ALL * sets[code[at, 1], :128].all()
         after = at + 1
         while code[after, 0] in (machine.SAVE, machine.JUMP):
             after = code[after, 1] if code[after, 0] == machine.JUMP else after + 1
@@ -305,21 +314,37 @@ def _look_ahead(code: np.ndarray, sets: np.ndarray) -> None:
             operation in (machine.REPEAT, machine.LAZY) and code[after, 2] > 0
         ):
             code[at, 4] = code[after, 1]
-            code[at, 5] = not np.any(sets[code[at, 1]] & sets[code[after, 1]])
+            code[at, 5] |= machine.IS_DISJOINT * (not np.any(sets[code[at, 1]] & sets[code[after, 1]]))
 
 
-def _first(code: np.ndarray, sets: np.ndarray) -> np.ndarray:
-    """Which bytes a match may begin with."""
+def _look_at_splits(code: np.ndarray, sets: np.ndarray) -> np.ndarray:
+    """Note with each choice which bytes can come next on either path; returns the classes with those for it."""
+    known: dict[int, np.ndarray] = {}
+    classes = {members.tobytes(): number for number, members in enumerate(sets)}
+    for at in np.flatnonzero(code[:, 0] == machine.SPLIT)[::-1].tolist():
+        paths = [_first(code, sets, path, known) for path in code[at, 1:3].tolist()]
+        known[at] = paths[0] | paths[1]
+        for column, members in zip((3, 4), paths, strict=True):
+            code[at, column] = -1 if members.all() else classes.setdefault(members.tobytes(), len(classes))
+    return np.frombuffer(b"".join(classes), np.bool_).reshape(-1, _MAX_BYTE).copy()
+
+
+def _first(code: np.ndarray, sets: np.ndarray, begin: int, known: dict[int, np.ndarray]) -> np.ndarray:
+    """Which bytes a match of the operations from `begin` on may begin with: all where it may be empty. Of some
+    operations that is `known`.
+    """
     first = np.zeros(_MAX_BYTE, np.bool_)
     seen: set[int] = set()
-    waiting = [0]
+    waiting = [begin]
     while waiting:
         at = waiting.pop()
         if at in seen:
             continue
         seen.add(at)
-        operation, a, b = (int(number) for number in code[at, :3])
-        if operation in (machine.MATCH, machine.BACKREF, machine.LOOK_END):
+        operation, a, b = code[at, :3].tolist()
+        if at in known:
+            first |= known[at]
+        elif operation in (machine.MATCH, machine.BACKREF, machine.LOOK_END):
             first[:] = True
         elif operation == machine.SET:
             first |= sets[a]

@@ -8,7 +8,7 @@ import gzip
 import lzma
 import zlib
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from io import BufferedReader
 from typing import BinaryIO, Protocol
 
@@ -32,26 +32,28 @@ class ByteStream(Protocol):
 @contextmanager
 def open_bytes(file: str, name: str) -> Iterator[tuple[ByteStream, BufferedReader]]:
     """The decompressed content, and the file below it; `name` is for people. Raises DataError."""
-    with ExitStack() as stack:
-        try:
-            stored = stack.enter_context(stores.open_stored(file))
+    try:
+        with stores.open_stored(file) as stored:
             magic = stored.peek(6)[:6]
             if magic.startswith(b"\x1f\x8b"):
-                yield stack.enter_context(gzip.GzipFile(fileobj=stored)), stored
+                with gzip.GzipFile(fileobj=stored) as content:
+                    yield content, stored
             elif magic.startswith(b"\x28\xb5\x2f\xfd"):
                 yield _ZstandardReader(stored), stored
             elif magic.startswith(b"BZh"):
-                yield stack.enter_context(bz2.BZ2File(stored)), stored
+                with bz2.BZ2File(stored) as content:
+                    yield content, stored
             elif magic.startswith(b"\xfd7zXZ\x00"):
-                yield stack.enter_context(lzma.LZMAFile(stored)), stored
+                with lzma.LZMAFile(stored) as content:
+                    yield content, stored
             else:
                 yield stored, stored
-        except PermissionError:
-            raise DataError(f"{name}: no permission to read it; change its mode or run as a user who may") from None
-        except FileNotFoundError:
-            raise DataError(f"{name}: no such file; it was there before") from None
-        except _BROKEN_STREAM as error:
-            raise DataError(f"{name}: broken or cut short ({error}); copy or compress it again") from error
+    except PermissionError:
+        raise DataError(f"{name}: no permission to read it; change its mode or run as a user who may") from None
+    except FileNotFoundError:
+        raise DataError(f"{name}: no such file; it was there before") from None
+    except _BROKEN_STREAM as error:
+        raise DataError(f"{name}: broken or cut short ({error}); copy or compress it again") from error
 
 
 class _ZstandardReader:

@@ -43,11 +43,15 @@ def put_text(
     else:
         key, text = data[key_begin:key_end], data[begin:end]
         head, tail = key[0], key[n_key - 1]
-        done = 0
+        done, tested = 0, -1
         at_last = len(text) - n_key
         i = 0
         while i <= at_last:
             if text[np.uint64(i)] != head:
+                if i > tested:
+                    if not _may_hold(text[i : at_last + 1], text[i + n_key - 1 :], head, tail):
+                        break
+                    tested = at_last
                 i += 1
                 continue
             found = True
@@ -85,6 +89,17 @@ def put_text(
     if at == first_out:
         at += copy_bytes(EMPTY, out[at:])
     return at
+
+
+@compiled
+def _may_hold(begins: np.ndarray, ends: np.ndarray, head: int, tail: int) -> bool:
+    """Whether a string that begins and ends with these bytes may begin in the first view and end at the same place of
+    the second. The loop becomes vector instructions.
+    """
+    found = 0
+    for i in range(len(begins)):
+        found |= (begins[i] == head) & (ends[i] == tail)
+    return found != 0
 
 
 @compiled

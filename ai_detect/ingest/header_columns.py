@@ -113,8 +113,8 @@ class _ColumnReader:
         series: str | None = None
         scan = reader.new_scanner()
         for index, source in enumerate(reader.sources):
-            if log_series(source.path) != series:
-                series, scan = log_series(source.path), reader.new_scanner()
+            if (name := log_series(source.path)) != series:
+                series, scan = name, reader.new_scanner()
                 if not self._learned.time.is_whole:
                     self._learned = self._learned._replace(time=TimeShape.none())
                 self._not_shown = None
@@ -152,8 +152,9 @@ class _ColumnReader:
         counters, state = self._reader.counters, self._state
         data = np.frombuffer(block.content, np.uint8)
         n_lines = block.n_lines
-        begins, ends = np.zeros(n_lines, np.int64), np.full(n_lines, len(data), np.int64)
-        begins[1:], ends[:-1] = block.newlines + 1, block.newlines
+        bounds = np.empty(n_lines + 1, np.int64)  # the newlines before and after each line
+        bounds[0], bounds[1:-1], bounds[-1] = -1, block.newlines, len(data)
+        begins, ends = bounds[:-1] + 1, bounds[1:]
         state.row[0] = 0
         burst, taken_at = 1, -1
         while state.row[0] < len(begins):
@@ -167,12 +168,13 @@ class _ColumnReader:
                 )  # fmt: skip
                 n_new = int(self._columns.used[0]) - before
                 if n_new:
-                    if session_key.kind == KEY_GIVEN:
+                    if session_key.kind == KEY_GIVEN and session_key.given == len(self._keys):
                         self._keys.number(self._given)
                     counters.n_messages += n_new
                     taker.has_header = True
-                    last = int(state.last_row[0])
-                    self._not_shown = data[begins[last] : ends[last]].tobytes()
+                    if self._learned.time.numbers[8]:
+                        last = int(state.last_row[0])
+                        self._not_shown = data[begins[last] : ends[last]].tobytes()
             if status == KEYS_FULL:
                 self._keys.grow()
             elif status == FULL:

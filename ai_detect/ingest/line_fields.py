@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ai_detect.ingest.byte_machine import GAVE_UP, search
-from ai_detect.ingest.compiled import compiled, copy_bytes
+from ai_detect.ingest.compiled import compiled, copy_bytes, inlined
 from ai_detect.ingest.timestamps import HALF_DAY
 from ai_detect.tables import NO_TIME
 
@@ -50,7 +50,7 @@ def time_of(
     return int(numbers[7] + clock)
 
 
-@compiled
+@inlined
 def key_in(
     code: np.ndarray,
     sets: np.ndarray,
@@ -77,7 +77,7 @@ def key_in(
     return 0, 0
 
 
-@compiled
+@inlined
 def put_key(key: np.ndarray, out: np.ndarray) -> None:
     """Copy a key, and zeros to the end of its last word of eight bytes."""
     length = copy_bytes(key, out)

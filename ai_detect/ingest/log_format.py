@@ -190,8 +190,10 @@ def named_format(name: str, message_field: str | None = None) -> LogFormat:
 
 
 def _share(layout: LogFormat, lines: Sequence[str]) -> float:
-    scan = layout.new_scanner(TimeParser())
-    return sum(scan(line) is not None for line in lines) / max(1, len(lines))
+    finds: Callable[[str], object | None] = layout.new_scanner(TimeParser())
+    if layout.pattern is not None:  # which is all that decides
+        finds = layout.pattern.fullmatch
+    return sum(found is not None for found in map(finds, lines)) / max(1, len(lines))
 
 
 def _public_groups(pattern: re.Pattern[str]) -> tuple[str, ...]:

@@ -160,10 +160,7 @@ def spool_stdin() -> LogSource:
 
 def log_series(path: str) -> str:
     """The name that rotated files of one log share: `log/app.log` for `log/app.log.2.gz` and `log/app.log-20260131`."""
-    folder, name = os.path.split(path)
-    match = _SERIES.fullmatch(name)
-    assert match is not None
-    return os.path.join(folder, match["base"])
+    return _series(path)[0]
 
 
 def read_raw_blocks(source: LogSource, encoding: str = "utf-8") -> Generator[RawBlock, None, None]:
@@ -294,14 +291,21 @@ def _may_be_log(name: str) -> bool:
     return not name.startswith(".") and not name.lower().endswith(".csv")
 
 
-def _reading_order(path: str) -> tuple[str, int, str, int]:
-    match = _SERIES.fullmatch(os.path.basename(path))
+def _series(path: str) -> tuple[str, str | None, str | None]:
+    """The name that rotated files share, and the date and the number of this one."""
+    folder, name = os.path.split(path)
+    match = _SERIES.fullmatch(name)
     assert match is not None
-    if match["date"]:
-        return log_series(path), 0, match["date"], 0
-    if match["number"]:
-        return log_series(path), 1, "", -int(match["number"])
-    return log_series(path), 2, path, 0
+    return os.path.join(folder, match["base"]), match["date"], match["number"]
+
+
+def _reading_order(path: str) -> tuple[str, int, str, int]:
+    series, date, number = _series(path)
+    if date:
+        return series, 0, date, 0
+    if number:
+        return series, 1, "", -int(number)
+    return series, 2, path, 0
 
 
 def _readable(name: str, paths: list[str], kind: str) -> list[LogSource]:

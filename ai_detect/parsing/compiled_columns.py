@@ -7,7 +7,6 @@ fast.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 
 import numpy as np
 
@@ -23,7 +22,7 @@ from ai_detect.parsing.byte_masking import ByteMasker, mask_texts
 from ai_detect.parsing.events import MessageColumns, Messages
 from ai_detect.parsing.template_miner import TemplateMiner
 from ai_detect.parsing.values import MaskedValues
-from ai_detect.tables import NO_SESSION, Int32Array, StringColumn
+from ai_detect.tables import NO_SESSION, Int32Array
 
 __all__ = ["CAN_COMPILE", "blocks_of", "is_ready", "masking_of", "read_messages"]
 
@@ -37,7 +36,8 @@ def read_messages(reader: MessageReader, miner: TemplateMiner, learns: bool) -> 
     """The messages of a log, shown to the miner one by one where it `learns`."""
     texts, keys = ByteDictionary(), ByteDictionary()
     programs, mask = masking_of(miner, texts)
-    learner = miner.byte_learner(texts) if learns else None
+    words = miner.words_of(texts)
+    learner = miner.byte_learner(words) if learns else None
     columns = MessageColumns()
     for block in blocks_of(reader, keys, programs):
         text, values = mask(block)
@@ -46,8 +46,7 @@ def read_messages(reader: MessageReader, miner: TemplateMiner, learns: bool) -> 
         columns.append(block.offset, block.line, block.timestamp, text, block.session, block.level, values)
     if learner is not None:
         learner.flush()
-    messages = columns.messages(StringColumn.of_bytes(texts), StringColumn.of_bytes(keys))
-    return replace(messages, is_compiled=True)
+    return columns.messages(texts.strings(), keys.strings(), words)
 
 
 def blocks_of(reader: MessageReader, keys: ByteDictionary, programs: Sequence[Program]) -> Iterator[MessageBlock]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,7 @@ import numpy as np
 from ai_detect import scratch
 from ai_detect.ingest.log_reader import likely_bytes
 from ai_detect.parsing.template_miner import TemplateMiner
-from ai_detect.parsing.values import GrowingValues, MaskedValues, SlotPlan
+from ai_detect.parsing.values import GrowingValues, MaskedValues
 from ai_detect.tables import (
     NO_SESSION,
     EventTable,
@@ -26,6 +26,7 @@ from ai_detect.tables import (
 
 if TYPE_CHECKING:
     from ai_detect.ingest.messages import MessageReader
+    from ai_detect.parsing.text_words import TextWords
 
 logger = logging.getLogger(__name__)
 
@@ -45,9 +46,9 @@ class Messages:
     session: Int32Array  # index into session_keys; NO_SESSION where there is none
     level: Int8Array
     values: MaskedValues
-    texts: tuple[str, ...]  # distinct
+    texts: Sequence[str]  # distinct
     session_keys: Sequence[str]
-    is_compiled: bool = False  # whether the machine code that reads logs is loaded
+    words: TextWords | None = None  # of the texts, where compiled code has read the messages
 
 
 class MessageColumns:
@@ -79,11 +80,11 @@ class MessageColumns:
             self._n_held = 0
             scratch.let_go()
 
-    def messages(self, texts: Iterable[str], session_keys: Sequence[str]) -> Messages:
-        """All of them; `texts` and `session_keys` by number."""
+    def messages(self, texts: Sequence[str], session_keys: Sequence[str], words: TextWords | None = None) -> Messages:
+        """All of them; `texts`, their words and `session_keys` by number."""
         offset, line, timestamp, text, session, level = (column.column() for column in self._columns)
         values = self._values.values()
-        return Messages(offset, line, timestamp, text, session, level, values, tuple(texts), session_keys)
+        return Messages(offset, line, timestamp, text, session, level, values, texts, session_keys, words)
 
 
 def learn_events(reader: MessageReader, miner: TemplateMiner) -> EventTable:
@@ -143,13 +144,12 @@ def read_plainly(reader: MessageReader, miner: TemplateMiner, learns: bool) -> M
             np.array(batch.level, np.int8),
             values,
         )
-    return columns.messages(texts, StringColumn.of(session_keys))
+    return columns.messages(tuple(texts), StringColumn.of(session_keys))
 
 
 def event_table(messages: Messages, reader: MessageReader, miner: TemplateMiner) -> EventTable:
     """The events of messages that `reader` read; the miner's templates are frozen."""
-    event_of_text, templates = _events_of_texts(messages.texts, miner)
-    plan = miner.slot_plan(messages.texts, event_of_text)
+    event_of_text, templates = _events_of_texts(messages, miner)
     first_events = np.cumsum([0] + [source.n_messages for source in reader.files]).tolist()
     return EventTable(
         offset=messages.offset,
@@ -166,26 +166,26 @@ def event_table(messages: Messages, reader: MessageReader, miner: TemplateMiner)
             for source, first_event in zip(reader.files, first_events[:-1], strict=True)
         ),
         counters=reader.counters.as_dict(),
-        values=_filled(plan, messages),
+        values=_filled(messages, event_of_text, miner),
     )
 
 
-def _filled(plan: SlotPlan, messages: Messages) -> ValueTable:
-    if not messages.is_compiled:
-        return plan.fill(messages.text, messages.values)
+def _filled(messages: Messages, event_of_text: Int32Array, miner: TemplateMiner) -> ValueTable:
+    if messages.words is None:
+        return miner.slot_plan(messages.texts, event_of_text).fill(messages.text, messages.values)
     from ai_detect.parsing.slot_filling import filled
 
-    return filled(plan, messages.text, messages.values)
+    return filled(miner.slot_plan_of(messages.words, event_of_text), messages.text, messages.values)
 
 
-def _events_of_texts(texts: Iterable[str], miner: TemplateMiner) -> tuple[Int32Array, tuple[str, ...]]:
+def _events_of_texts(messages: Messages, miner: TemplateMiner) -> tuple[Int32Array, tuple[str, ...]]:
     """Event ids of distinct masked texts, and the text of every event; unseen texts that differ in blanks are one."""
-    known = miner.templates
+    known, texts = miner.templates, messages.texts
+    if messages.words is None:
+        events = np.fromiter(map(miner.match, texts), np.int32, len(texts))
+    else:
+        events = miner.events_of(messages.words)
     unseen: dict[str, int] = {}
-    events = []
-    for text in texts:
-        event = miner.match(text)
-        if event < 0:
-            event = unseen.setdefault(" ".join(text.split()), len(known) + len(unseen))
-        events.append(event)
-    return np.array(events, np.int32), known + tuple(unseen)
+    for text in np.flatnonzero(events < 0).tolist():
+        events[text] = unseen.setdefault(" ".join(texts[text].split()), len(known) + len(unseen))
+    return events, known + tuple(unseen)

@@ -30,14 +30,15 @@ class TemplateMatcher:
             literal = tuple(token != WILDCARD for token in tokens)
             lookup = arrangements.setdefault(len(tokens), {}).setdefault(literal, {})
             lookup.setdefault(tuple(compress(tokens, literal)), index)
-        self._by_length = {
+        #: By number of tokens: which tokens are literal, and templates by these; in the order in which they are tried.
+        self.by_length = {
             n_tokens: sorted(lookups.items(), key=lambda item: (sum(item[0]), item[0]), reverse=True)
             for n_tokens, lookups in arrangements.items()
         }
 
     def match(self, tokens: Sequence[str]) -> int:
         """Index of the template that these tokens belong to; -1 where none matches."""
-        for literal, lookup in self._by_length.get(len(tokens), ()):
+        for literal, lookup in self.by_length.get(len(tokens), ()):
             index = lookup.get(tuple(compress(tokens, literal)))
             if index is not None:
                 return index

@@ -16,19 +16,21 @@ from drain3.drain import Drain, LogCluster, Node
 from ai_detect.artifacts import sha256_json
 from ai_detect.errors import NotFittedError
 from ai_detect.parsing.drain_settings import check_setting, read_drain_ini
-from ai_detect.parsing.masking import DEFAULT_MASKS, Masks
+from ai_detect.parsing.masking import DEFAULT_MASKS, WILDCARD, Masks
 from ai_detect.parsing.matching import TemplateMatcher
 from ai_detect.parsing.values import MaskedValues, SlotPlan, packed
 from ai_detect.tables import MAX_VALUES, Int32Array
 
 if TYPE_CHECKING:
     from ai_detect.ingest.byte_dictionary import ByteDictionary
+    from ai_detect.parsing.text_words import TextWords
 
 logger = logging.getLogger(__name__)
 
 _SCHEMA_VERSION = 1
 _KEYS = {"schema_version", "frozen", "masks", "drain", "earlier", "n_created", "clusters", "tree"}
 _MANY_TEMPLATES = 10_000
+_NOT_FROZEN = "the templates are not frozen yet: call freeze() after learning"
 # The caches hold short texts only and are cleared when full: 80 MB of ASCII at most, and never a change of results.
 _CACHED_CHARACTERS = 1_000
 _CACHED_TEXTS = 20_000
@@ -92,6 +94,9 @@ class TemplateMiner:
         self._matcher: TemplateMatcher | None = None
         self._masked: dict[str, tuple[str, bytes]] = {}
         self._matched: dict[str, int] = {}
+        # Drain's cluster of a text, and the version that its number of words had then and has now
+        self._decided: dict[str, tuple[Any, int, list[int]]] = {}
+        self._versions: dict[int, list[int]] = {}
 
     @classmethod
     def from_drain_ini(cls, path: str | Path) -> TemplateMiner:
@@ -122,21 +127,46 @@ class TemplateMiner:
         """
         if self._matcher is not None:
             raise ValueError("the templates are frozen: they cannot learn")
-        add = self._drain.add_log_message
         n_before = len(self._drain.id_to_cluster)
-        clusters = [add(text)[0].cluster_id - 1 for text in masked]
+        clusters = [self._learned(text).cluster_id - 1 for text in masked]
         self.warn_of_many(n_before)
         return clusters
 
-    def byte_learner(self, texts: ByteDictionary) -> ByteLearner:
-        """What shows Drain masked texts by their number in a dictionary; its end state is that of `learn`."""
+    def _learned(self, text: str) -> Any:
+        """Drain's cluster of one more text.
+
+        Adding a text again finds the same cluster and changes nothing but its size, as long as no cluster of so many
+        words was made or changed; without a limit of clusters, which are forgotten by use.
+        """
+        decided = self._decided.get(text)
+        if decided is not None and decided[1] == decided[2][0]:
+            decided[0].size += 1
+            return decided[0]
+        cluster, change = self._drain.add_log_message(text)
+        version = self._versions.setdefault(len(cluster.log_template_tokens), [0])
+        version[0] += change != "none"
+        if self._settings["max_clusters"] is None and len(text) <= _CACHED_CHARACTERS and WILDCARD not in text:
+            if len(self._decided) >= _CACHED_TEXTS:
+                self._decided.clear()
+            self._decided[text] = cluster, version[0], version
+        return cluster
+
+    def words_of(self, texts: ByteDictionary) -> TextWords:
+        """The words that Drain makes of masked texts, by number."""
+        from ai_detect.parsing.text_words import TextWords
+
+        return TextWords(texts, self._drain.get_content_as_tokens, not self._settings["extra_delimiters"])
+
+    def byte_learner(self, words: TextWords) -> ByteLearner:
+        """What shows Drain masked texts by their number in the words' dictionary; its end state is that of `learn`."""
         if self._matcher is not None:
             raise ValueError("the templates are frozen: they cannot learn")
         from ai_detect.parsing.replay import DrainReplay, LineByLine
 
+        self._decided.clear()  # Drain will learn elsewhere
         if self._settings["max_clusters"] is not None:
-            return LineByLine(self.learn, texts)
-        return DrainReplay(self._drain, texts, self.warn_of_many)
+            return LineByLine(self.learn, words.texts)
+        return DrainReplay(self._drain, words, self.warn_of_many)
 
     def warn_of_many(self, n_before: int) -> None:
         """Say so where the templates have become many since there were `n_before`."""
@@ -172,7 +202,7 @@ class TemplateMiner:
     def templates(self) -> tuple[str, ...]:
         """Frozen templates by event id; raises NotFittedError before `freeze`."""
         if self._matcher is None:
-            raise NotFittedError("the templates are not frozen yet: call freeze() after learning")
+            raise NotFittedError(_NOT_FROZEN)
         return self._templates
 
     def match(self, masked: str) -> int:
@@ -183,7 +213,7 @@ class TemplateMiner:
         event = self._matched.get(masked)
         if event is None:
             if self._matcher is None:
-                raise NotFittedError("the templates are not frozen yet: call freeze() after learning")
+                raise NotFittedError(_NOT_FROZEN)
             event = self._matcher.match(self._drain.get_content_as_tokens(masked))
             if len(masked) <= _CACHED_CHARACTERS:
                 if len(self._matched) >= _CACHED_TEXTS:
@@ -196,6 +226,22 @@ class TemplateMiner:
         known = self.templates
         templates = (known[event] if event < len(known) else None for event in events.tolist())
         return SlotPlan.of(texts, templates, self._drain.get_content_as_tokens, self.masks.written)
+
+    def events_of(self, words: TextWords) -> Int32Array:
+        """`match` of all texts of a dictionary, by compiled code."""
+        from ai_detect.parsing.text_events import events_of_texts
+
+        if self._matcher is None:
+            raise NotFittedError(_NOT_FROZEN)
+        return events_of_texts(words, self._matcher)
+
+    def slot_plan_of(self, words: TextWords, events: Int32Array) -> SlotPlan:
+        """`slot_plan` of all texts of a dictionary, by compiled code where they are split by blanks alone."""
+        from ai_detect.parsing.text_events import slot_plan
+
+        if not words.is_by_blanks:
+            return self.slot_plan(words.texts.strings(), events)
+        return slot_plan(words, events, self.templates, self.masks.written)
 
     @property
     def content_hash(self) -> str:

@@ -131,6 +131,10 @@ class GrowingValues:
         return MaskedValues(self._counts.column(), self._number.column(), self._key.column())
 
 
+#: Of the columns of a `SlotPlan` after its offsets.
+SLOT_DTYPES = (np.int64, np.int64, np.uint64, np.bool_, np.float64)
+
+
 @dataclass(frozen=True)
 class SlotPlan:
     """How the slots of distinct masked texts are filled: text i has the slots `offsets[i]:offsets[i + 1]`."""
@@ -170,8 +174,7 @@ class SlotPlan:
         offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(np.array(n_slots, np.int64))])
         # one list of plain numbers: Python's collector of garbage would look at a million tuples again and again
         columns = np.array(slots, np.float64).reshape(-1, _N_COLUMNS).T
-        dtypes = (np.int64, np.int64, np.uint64, np.bool_, np.float64)
-        return cls(offsets, *(column.astype(dtype) for column, dtype in zip(columns, dtypes, strict=True)))
+        return cls(offsets, *(column.astype(dtype) for column, dtype in zip(columns, SLOT_DTYPES, strict=True)))
 
     def fill(self, text: Int32Array, values: MaskedValues) -> ValueTable:
         """The values of messages in their slots; `text` says which text each message is."""
@@ -237,7 +240,7 @@ class _TemplateSlots:
                 self._wildcards.append((place, n_masks))
                 n_masks = 0
             else:
-                n_masks += self._count(word)
+                n_masks += _n_masks(word, written)
         self._n_last = n_masks
 
     def of(self, text: str, words: Sequence[str]) -> list[float]:
@@ -261,16 +264,21 @@ class _TemplateSlots:
         return slots if at == text.count("<") or at == len(self._written.findall(text)) else []
 
     def _word(self, word: str) -> tuple[int, int, float]:
-        """Masks, hash, and number or unit of a word that a wildcard stands for."""
-        n_masks = self._count(word)
-        number, kept = (_unit(word), word) if n_masks else number_and_word(word)
         if len(self._words) >= _MOST_WORDS:
             self._words.clear()
-        self._words[word] = n_masks, hash_of(kept), number
+        self._words[word] = value_of_word(word, self._written)
         return self._words[word]
 
-    def _count(self, word: str) -> int:
-        return len(self._written.findall(word)) if "<" in word else 0
+
+def value_of_word(word: str, written: re.Pattern[str]) -> tuple[int, int, float]:
+    """Masks, hash, and number or unit of a word that a wildcard stands for; `written` finds the masks in it."""
+    n_masks = _n_masks(word, written)
+    number, kept = (_unit(word), word) if n_masks else number_and_word(word)
+    return n_masks, hash_of(kept), number
+
+
+def _n_masks(word: str, written: re.Pattern[str]) -> int:
+    return len(written.findall(word)) if "<" in word else 0
 
 
 def _unit(word: str) -> float:

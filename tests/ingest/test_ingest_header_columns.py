@@ -42,13 +42,13 @@ def by_columns(path: Path, values: dict[str, Any]) -> tuple[list[Row], MessageRe
     keys = ByteDictionary()
     rows: list[Row] = []
     for block in read_columns(reader, keys):
-        names = [key.decode("utf-8", "surrogatepass") for key in keys]
+        names = list(keys.strings())
         for i in range(len(block)):
             text = block.data[block.begins[i] : block.ends[i]].tobytes().decode("utf-8", "surrogatepass")
             key = None if block.session[i] < 0 else names[block.session[i]]
             place = int(block.offset[i]), int(block.line[i]), int(block.timestamp[i]), int(block.level[i])
             rows.append((*place, key, text))
-    return rows, reader, [key.decode("utf-8", "surrogatepass") for key in keys]
+    return rows, reader, list(keys.strings())
 
 
 def same(path: Path, **values: Any) -> list[Row]:

@@ -58,7 +58,7 @@ def check_batch(
     data = np.frombuffer(b"".join(encoded), np.uint8)
     numbers, values = masker.mask(data, begins, ends, np.full(len(texts), -1, np.int32), np.zeros(0, np.int32))
     expected = [masks.mask(text) for text in texts]
-    strings = [string.decode("utf-8", "surrogatepass") for string in dictionary]
+    strings = list(dictionary.strings())
     assert [strings[number] for number in numbers] == [masked for masked, _ in expected]
     seen += [masked for masked, _ in expected]
     assert strings == list(dict.fromkeys(seen))

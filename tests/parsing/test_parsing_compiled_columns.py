@@ -48,7 +48,7 @@ def same(spec: str | Path, miner: TemplateMiner | None = None, **values: Any) ->
             np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
         for name in ("counts", "number", "key"):
             np.testing.assert_array_equal(getattr(found.values, name), getattr(expected.values, name))
-        assert (found.texts, *found.session_keys) == (expected.texts, *expected.session_keys)
+        assert [*found.texts, *found.session_keys] == [*expected.texts, *expected.session_keys]
         assert (readers[1].counters, readers[1].files) == (readers[0].counters, readers[0].files)
         assert fast.to_json() == plain.to_json()
         plain.freeze()
