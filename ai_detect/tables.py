@@ -138,20 +138,23 @@ class StringColumn(Sequence[str]):
     def __getitem__(self, index: slice) -> tuple[str, ...]: ...
     def __getitem__(self, index: int | slice) -> str | tuple[str, ...]:
         if isinstance(index, slice):
-            return tuple(self[i] for i in range(*index.indices(len(self))))
+            chosen = range(*index.indices(len(self)))
+            return tuple(self._from(chosen.start, chosen.stop) if chosen.step == 1 else map(self.__getitem__, chosen))
         at = range(len(self))[index]
         return self.content[self.offsets[at] : self.offsets[at + 1]].tobytes().decode("utf-8", "surrogatepass")
 
     def __iter__(self) -> Iterator[str]:
-        begin = 0
-        while begin < len(self):
-            bounds = self.offsets[begin : begin + _STRINGS_AT_ONCE + 1]
+        return self._from(0, len(self))
+
+    def _from(self, begin: int, end: int) -> Iterator[str]:
+        while begin < end:
+            bounds = self.offsets[begin : min(begin + _STRINGS_AT_ONCE, end) + 1]
             n = max(1, int(np.searchsorted(bounds, bounds[0] + _TEXT_AT_ONCE, side="right")) - 1)
             bounds = bounds[: n + 1]
             begin += n
             text = self.content[bounds[0] : bounds[-1]].tobytes()
-            for first, end in pairwise((bounds - bounds[0]).tolist()):
-                yield text[first:end].decode("utf-8", "surrogatepass")
+            for first, last in pairwise((bounds - bounds[0]).tolist()):
+                yield text[first:last].decode("utf-8", "surrogatepass")
 
     def take(self, chosen: Int64Array) -> StringColumn:
         """The column of these strings, in this order."""

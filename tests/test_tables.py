@@ -95,6 +95,7 @@ def test_a_column_of_strings_is_their_list(strings: list[str]) -> None:
     indices = range(-len(strings), len(strings))
     assert [column[i] for i in indices] == [strings[i] for i in indices]
     assert column[1::2] == tuple(strings[1::2])
+    assert column[1:-1] == tuple(strings[1:-1])
     assert tuple(column.take(np.arange(len(strings))[::-1])) == tuple(reversed(strings))
     with pytest.raises(IndexError):
         column[len(strings)]

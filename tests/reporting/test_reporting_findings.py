@@ -237,6 +237,14 @@ def test_undecodable_bytes_and_absent_scores_still_make_valid_files(log: ScoredL
     assert first["knn:counts"] == ""
 
 
+def test_equal_scores_are_told_apart_from_those_that_only_compare_equal(log: ScoredLog) -> None:
+    column = np.resize([0.0, -0.0, 1 / 3, np.nan, 0.0], len(log.scores))
+    scores = replace(log.scores, raw={"knn:counts": column}, p_values={"knn:counts": column})
+    rows = csv.DictReader(io.StringIO("".join(scores_csv(log.sessions, log.spans, scores))))
+    told = np.resize(np.array(["0", "-0", "0.333333333", "", "0"]), len(log.scores))
+    assert [row["knn:counts"] for row in rows] == told.tolist()
+
+
 def test_no_session_at_all(context: ExplainContext) -> None:
     log = shop_log(context, [], 0)
     assert "".join(scores_csv(log.sessions, log.spans, log.scores)).count("\n") == 1
