@@ -234,9 +234,15 @@ class LogAnomalyPipeline:
         }
 
     def explain(
-        self, scored: Scored, sessions: Int64Array, *, check: Callable[[], None] = lambda: None
+        self,
+        scored: Scored,
+        sessions: Int64Array,
+        *,
+        check: Callable[[], None] = lambda: None,
+        expecting: bool = True,
     ) -> Iterator[tuple[int, Explanation]]:
-        """Which lines of these sessions are not as training knows them, and why; `check` is called now and then.
+        """Which lines of these sessions are not as training knows them, and why; only with `expecting`, what the model
+        would have expected in their place. `check` is called now and then.
 
         What encoder and values say of a session is made again for those that are explained, rather than kept of all.
         """
@@ -246,7 +252,7 @@ class LogAnomalyPipeline:
 
         log = scored.log
         encoding = SessionEncoding(self.encoder, word_matrix(log.events.templates, self.settings.n_word_buckets))
-        explainer = Explainer(self.normal, expected, log.events.templates)
+        explainer = Explainer(self.normal, expected if expecting else None, log.events.templates)
         for part in session_blocks(scratch.offsets_of(log.sequences.lengths[sessions]), _EXPLAINED):
             block = log.of_sessions(sessions[part])
             odd = self.values.surprise(block.sequences, block.values)

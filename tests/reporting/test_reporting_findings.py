@@ -12,11 +12,11 @@ from reporting_shop import N_KNOWN, Session, normal_session, shop_log
 
 from ai_detect import artifacts
 from ai_detect.reporting.explain import Explanation
-from ai_detect.reporting.findings import AnomalyTally, rank_anomalies, severity
+from ai_detect.reporting.findings import AnomalyTally, FirstReason, rank_anomalies, severity
 from ai_detect.reporting.notes import data_quality_notes, drift_notes
 from ai_detect.reporting.reasons import Reason
 from ai_detect.reporting.reference import ExplainContext
-from ai_detect.reporting.report import AlikeAnomalies, ScoredLog
+from ai_detect.reporting.scored_log import AlikeAnomalies, ScoredLog
 from ai_detect.reporting.session_tables import scores_csv
 from ai_detect.reporting.spans import session_spans
 from ai_detect.tables import NO_TIME, EventTable, ScoreTable, SessionTable, SourceSpan
@@ -170,13 +170,13 @@ def test_names_that_no_mask_covers_are_told(log: ScoredLog) -> None:
 
 
 def test_a_kind_of_anomaly_that_became_frequent_is_told() -> None:
-    def finding(at: int, template: str) -> dict[str, object]:
-        return {"session": f"s{at}", "severity": "low", "reasons": [{"kind": "missing", "template": template}]}
+    def finding(at: int, template: str) -> tuple[str, float, FirstReason]:
+        return f"s{at}", 0.5, FirstReason("missing", template)
 
-    def notes(findings: list[dict[str, object]], n_sessions: int) -> list[str]:
+    def notes(findings: list[tuple[str, float, FirstReason]], n_sessions: int) -> list[str]:
         tally = AnomalyTally()
         for found in findings:
-            tally.add(found)
+            tally.add(*found)
         return drift_notes(tally, n_sessions)
 
     others = [finding(at, f"other {at}") for at in range(30)]
