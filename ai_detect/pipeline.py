@@ -62,7 +62,7 @@ if TYPE_CHECKING:  # what trains imports torch, which takes longer than scoring 
 
 
 #: Sessions that are explained at once: what they need of the log lies all over it.
-_EXPLAINED = 32
+_EXPLAINED = 64
 
 
 @dataclass(frozen=True)
