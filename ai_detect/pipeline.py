@@ -61,7 +61,7 @@ if TYPE_CHECKING:  # what trains imports torch, which takes longer than scoring 
     from ai_detect.training.checkpoint import LoadedCheckpoint
 
 
-#: Sessions that are explained at once: what they need of the log lies all over it.
+#: Sessions that are explained at once; only memory and speed depend on it.
 _EXPLAINED = 64
 
 
@@ -253,14 +253,14 @@ class LogAnomalyPipeline:
         log = scored.log
         encoding = SessionEncoding(self.encoder, word_matrix(log.events.templates, self.settings.n_word_buckets))
         explainer = Explainer(self.normal, expected if expecting else None, log.events.templates)
-        for part in session_blocks(scratch.offsets_of(log.sequences.lengths[sessions]), _EXPLAINED):
-            block = log.of_sessions(sessions[part])
-            odd = self.values.surprise(block.sequences, block.values)
+        gathered = log.gathered(sessions)
+        places = np.searchsorted(gathered.sessions, sessions)
+        for part in session_blocks(scratch.offsets_of(gathered.sequences.lengths[places]), _EXPLAINED):
+            sequences, in_events = gathered.take(places[part])
+            odd = self.values.surprise(sequences, in_events)
             values = _oddest_values(odd.surprise, odd.slot)
-            surprise = encoding.encode(block.sequences).surprise
-            yield from zip(
-                sessions[part].tolist(), explainer.explain(block.sequences, surprise, values, check), strict=True
-            )
+            surprise = encoding.encode(sequences).surprise
+            yield from zip(sessions[part].tolist(), explainer.explain(sequences, surprise, values, check), strict=True)
 
     @property
     def identity(self) -> ModelIdentity:

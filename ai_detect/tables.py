@@ -153,12 +153,16 @@ class StringColumn(Sequence[str]):
                 yield text[first:last].decode("utf-8", "surrogatepass")
 
     def _parts(self, begin: int, end: int) -> Iterator[Int64Array]:
-        """The offsets of neighbouring strings that are made at once, each with the first of the next one."""
+        """The offsets of neighbouring strings that are made at once, each with the first of the next one; what lies in
+        files is let go after each part but the last.
+        """
         while begin < end:
             bounds = self.offsets[begin : min(begin + _STRINGS_AT_ONCE, end) + 1]
             n = max(1, int(np.searchsorted(bounds, bounds[0] + _TEXT_AT_ONCE, side="right")) - 1)
             yield bounds[: n + 1]
             begin += n
+            if begin < end:
+                scratch.let_go()
 
     def take(self, chosen: Int64Array) -> StringColumn:
         """The column of these strings, in this order."""

@@ -29,6 +29,9 @@ from ai_detect.training.state import versions
 
 logger = logging.getLogger(__name__)
 
+#: Messages that are looked up before the columns that tell of them are let go.
+_LOOKED_UP = 1 << 8
+
 
 def describe(
     pipeline: LogAnomalyPipeline,
@@ -99,7 +102,11 @@ def _raw_lines(log: ParsedLog, rows: Int64Array, encoding: str) -> _RawLines:
         bounds = np.searchsorted(rows, [*(source.first_event for source in events.sources), len(events)])
         for span, begin, end in zip(events.sources, bounds[:-1], bounds[1:], strict=True):
             chosen = rows[begin:end].tolist()
-            spans = ((int(events.offset[row]), _n_lines(events, row)) for row in chosen)
+            spans = (
+                (int(events.offset[row]), _n_lines(events, row))
+                for block in scratch.blocks(len(chosen), _LOOKED_UP)
+                for row in chosen[block]
+            )
             try:
                 for row, lines in zip(chosen, lines_at(by_path[span.path], spans, encoding), strict=True):
                     found.append(np.array([row]))

@@ -29,7 +29,7 @@ from ai_detect.tables import EventTable, Int64Array, ScoreTable, SessionTable, S
 #: Rows of the table of templates, and groups of alike anomalies that are told in a few lines.
 MAX_TEMPLATES, N_HEADS = 200, 5
 #: Findings that are made before what they are made of is let go.
-_LOOKED_UP = 16
+_LOOKED_UP = 4
 
 #: The explanations of sessions one after another, with or without what the model would have expected.
 Explain = Callable[[Int64Array, bool], Iterator[tuple[int, Explanation]]]
@@ -118,7 +118,7 @@ def described_log(
     def without_texts() -> Iterator[dict[str, Any]]:
         for place, (session, explanation) in enumerate(counted(True)):
             if place % _LOOKED_UP == 0:
-                scratch.let_go()  # each score of a session lies on a page of its own
+                scratch.let_go()  # each score of a session, and each of its lines, lies on pages of its own
             rows = quoted_rows(explanation, sessions.rows_of(session))
             quoted.append(np.array(rows, np.int64))
             n_quoted.append(np.array([len(rows)]))
