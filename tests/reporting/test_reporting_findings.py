@@ -12,7 +12,7 @@ from reporting_shop import N_KNOWN, Session, normal_session, shop_log
 
 from ai_detect import artifacts
 from ai_detect.reporting.explain import Explanation
-from ai_detect.reporting.findings import AnomalyTally, FirstReason, rank_anomalies, severity
+from ai_detect.reporting.findings import AnomalyTally, FirstReason, rank_anomalies, severity, with_texts
 from ai_detect.reporting.notes import data_quality_notes, drift_notes
 from ai_detect.reporting.reasons import Reason
 from ai_detect.reporting.reference import ExplainContext
@@ -235,6 +235,16 @@ def test_undecodable_bytes_and_absent_scores_still_make_valid_files(log: ScoredL
     first = next(csv.DictReader(io.StringIO(text)))
     assert first["session"] == '=1+1\\xff\n,"'
     assert first["knn:counts"] == ""
+
+
+def test_texts_stand_where_they_are_missing_and_nowhere_else() -> None:
+    hostile = 'a "text": null \\"text": null \\'
+    draft = {"session": hostile, "reasons": [{"text": None, "template": hostile}, {"text": None, "template": None}]}
+    finding = json.loads(with_texts(json.dumps(draft), [7, -1], {7: [hostile, "second"]}))
+    assert finding == {
+        "session": hostile,
+        "reasons": [{"text": f"{hostile}\nsecond", "template": hostile}, {"text": None, "template": None}],
+    }
 
 
 def test_equal_scores_are_told_apart_from_those_that_only_compare_equal(log: ScoredLog) -> None:
