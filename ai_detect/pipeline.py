@@ -61,8 +61,8 @@ if TYPE_CHECKING:  # what trains imports torch, which takes longer than scoring 
     from ai_detect.training.checkpoint import LoadedCheckpoint
 
 
-#: Sessions that are explained at once: what they need of the log lies all over it.
-_EXPLAINED = 32
+#: Sessions that are explained at once; only memory and speed depend on it.
+_EXPLAINED = 64
 
 
 @dataclass(frozen=True)
@@ -234,9 +234,15 @@ class LogAnomalyPipeline:
         }
 
     def explain(
-        self, scored: Scored, sessions: Int64Array, *, check: Callable[[], None] = lambda: None
+        self,
+        scored: Scored,
+        sessions: Int64Array,
+        *,
+        check: Callable[[], None] = lambda: None,
+        expecting: bool = True,
     ) -> Iterator[tuple[int, Explanation]]:
-        """Which lines of these sessions are not as training knows them, and why; `check` is called now and then.
+        """Which lines of these sessions are not as training knows them, and why; only with `expecting`, what the model
+        would have expected in their place. `check` is called now and then.
 
         What encoder and values say of a session is made again for those that are explained, rather than kept of all.
         """
@@ -246,15 +252,15 @@ class LogAnomalyPipeline:
 
         log = scored.log
         encoding = SessionEncoding(self.encoder, word_matrix(log.events.templates, self.settings.n_word_buckets))
-        explainer = Explainer(self.normal, expected, log.events.templates)
-        for part in session_blocks(scratch.offsets_of(log.sequences.lengths[sessions]), _EXPLAINED):
-            block = log.of_sessions(sessions[part])
-            odd = self.values.surprise(block.sequences, block.values)
+        explainer = Explainer(self.normal, expected if expecting else None, log.events.templates)
+        gathered = log.gathered(sessions)
+        places = np.searchsorted(gathered.sessions, sessions)
+        for part in session_blocks(scratch.offsets_of(gathered.sequences.lengths[places]), _EXPLAINED):
+            sequences, in_events = gathered.take(places[part])
+            odd = self.values.surprise(sequences, in_events)
             values = _oddest_values(odd.surprise, odd.slot)
-            surprise = encoding.encode(block.sequences).surprise
-            yield from zip(
-                sessions[part].tolist(), explainer.explain(block.sequences, surprise, values, check), strict=True
-            )
+            surprise = encoding.encode(sequences).surprise
+            yield from zip(sessions[part].tolist(), explainer.explain(sequences, surprise, values, check), strict=True)
 
     @property
     def identity(self) -> ModelIdentity:

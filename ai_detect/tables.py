@@ -99,13 +99,13 @@ class StringColumn(Sequence[str]):
     def __init__(self, content: UInt8Array, offsets: Int64Array) -> None:
         check_column("content", content, np.uint8)
         check_offsets("offsets", offsets, len(content))
-        for part in rows_and_next(offsets):
+        self.content = content
+        self.offsets = offsets
+        for part in self._parts(0, len(self)):
             content[part[0] : part[-1]].tobytes().decode("utf-8", "surrogatepass")
             begins = part[:-1][part[:-1] < part[1:]]
             if (content[begins] & 0xC0 == 0x80).any():
                 raise ValueError("a string begins within a character")
-        self.content = content
-        self.offsets = offsets
 
     @classmethod
     def of(cls, strings: Iterable[str]) -> StringColumn:
@@ -138,20 +138,31 @@ class StringColumn(Sequence[str]):
     def __getitem__(self, index: slice) -> tuple[str, ...]: ...
     def __getitem__(self, index: int | slice) -> str | tuple[str, ...]:
         if isinstance(index, slice):
-            return tuple(self[i] for i in range(*index.indices(len(self))))
+            chosen = range(*index.indices(len(self)))
+            return tuple(self._from(chosen.start, chosen.stop) if chosen.step == 1 else map(self.__getitem__, chosen))
         at = range(len(self))[index]
         return self.content[self.offsets[at] : self.offsets[at + 1]].tobytes().decode("utf-8", "surrogatepass")
 
     def __iter__(self) -> Iterator[str]:
-        begin = 0
-        while begin < len(self):
-            bounds = self.offsets[begin : begin + _STRINGS_AT_ONCE + 1]
+        return self._from(0, len(self))
+
+    def _from(self, begin: int, end: int) -> Iterator[str]:
+        for part in self._parts(begin, end):
+            text = self.content[part[0] : part[-1]].tobytes()
+            for first, last in pairwise((part - part[0]).tolist()):
+                yield text[first:last].decode("utf-8", "surrogatepass")
+
+    def _parts(self, begin: int, end: int) -> Iterator[Int64Array]:
+        """The offsets of neighbouring strings that are made at once, each with the first of the next one; what lies in
+        files is let go after each part but the last.
+        """
+        while begin < end:
+            bounds = self.offsets[begin : min(begin + _STRINGS_AT_ONCE, end) + 1]
             n = max(1, int(np.searchsorted(bounds, bounds[0] + _TEXT_AT_ONCE, side="right")) - 1)
-            bounds = bounds[: n + 1]
+            yield bounds[: n + 1]
             begin += n
-            text = self.content[bounds[0] : bounds[-1]].tobytes()
-            for first, end in pairwise((bounds - bounds[0]).tolist()):
-                yield text[first:end].decode("utf-8", "surrogatepass")
+            if begin < end:
+                scratch.let_go()
 
     def take(self, chosen: Int64Array) -> StringColumn:
         """The column of these strings, in this order."""

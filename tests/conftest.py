@@ -43,7 +43,7 @@ def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.
 @pytest.fixture
 def without_page(monkeypatch: pytest.MonkeyPatch) -> None:
     """The page of the report is left empty: drawing it is half of the time of a small run."""
-    monkeypatch.setattr("ai_detect.cli.results.detection_report", lambda *given, **options: "")
+    monkeypatch.setattr("ai_detect.reporting.report.detection_report", lambda *given, **options: "")
 
 
 @pytest.fixture(scope="session")

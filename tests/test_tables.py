@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -95,9 +97,22 @@ def test_a_column_of_strings_is_their_list(strings: list[str]) -> None:
     indices = range(-len(strings), len(strings))
     assert [column[i] for i in indices] == [strings[i] for i in indices]
     assert column[1::2] == tuple(strings[1::2])
+    assert column[1:-1] == tuple(strings[1:-1])
     assert tuple(column.take(np.arange(len(strings))[::-1])) == tuple(reversed(strings))
     with pytest.raises(IndexError):
         column[len(strings)]
+
+
+def test_a_column_of_long_strings_is_never_in_memory_as_a_whole() -> None:
+    tracemalloc.start()
+    try:
+        column = StringColumn.of("x" * 100_000 for _ in range(300))
+        n_characters = sum(map(len, column))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert n_characters == 30_000_000
+    assert peak < 10_000_000
 
 
 def test_a_column_of_strings_fits_its_text() -> None:

@@ -53,6 +53,7 @@ def run(command: DetectCommand, typed: Mapping[str, Any]) -> int:
             top_k=command.top_k,
             timings_s=timings,
             check=lambda: signals.check("explaining"),
+            each=command.format != "csv" or command.output_dir == "-",
         )
     if job is not None and job.set_aside:
         described = dataclasses.replace(described, summary=job.told_in(described.summary))
@@ -68,7 +69,7 @@ def run(command: DetectCommand, typed: Mapping[str, Any]) -> int:
         job.finish()
         if job.set_aside:
             return 1
-    return 3 if command.fail_on_anomaly and len(described.findings) else 0
+    return 3 if command.fail_on_anomaly and described.summary["n_anomalies"] else 0
 
 
 def reading_settings(command: InputSettings, typed: Mapping[str, Any], model: RunSettings) -> InputSettings:

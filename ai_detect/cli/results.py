@@ -18,7 +18,7 @@ from ai_detect.ingest.log_reader import lines_at
 from ai_detect.pipeline import LogAnomalyPipeline, Scored
 from ai_detect.reporting.findings import AnomalyTally, rank_anomalies
 from ai_detect.reporting.notes import SUSPECTS_FILE, calibration_limit, threshold_origin
-from ai_detect.reporting.report import ScoredLog, described_log, detection_report
+from ai_detect.reporting.scored_log import ScoredLog, described_log
 from ai_detect.reporting.session_tables import scores_csv, suspects_csv
 from ai_detect.reporting.spans import SessionSpans, session_spans
 from ai_detect.reporting.summary import summarise
@@ -29,6 +29,9 @@ from ai_detect.training.state import versions
 
 logger = logging.getLogger(__name__)
 
+#: Messages that are looked up before the columns that tell of them are let go.
+_LOOKED_UP = 1 << 8
+
 
 def describe(
     pipeline: LogAnomalyPipeline,
@@ -37,8 +40,9 @@ def describe(
     top_k: int,
     timings_s: Mapping[str, float],
     check: Callable[[], None] = lambda: None,
+    each: bool = True,
 ) -> ScoredLog:
-    """Explain every anomaly and reread the lines that findings and pages quote."""
+    """Explain every anomaly; only with `each`, make findings of all and reread the lines that they and pages quote."""
     begun = time.monotonic()
     log, ranked = scored.log, rank_anomalies(scored.scores)
 
@@ -60,11 +64,12 @@ def describe(
         log.sessions,
         scored.scores,
         ranked,
-        pipeline.explain(scored, ranked, check=check),
+        lambda sessions, expecting: pipeline.explain(scored, sessions, check=check, expecting=expecting),
         lambda rows: _raw_lines(log, rows, pipeline.settings.encoding),
         pipeline.identity,
         top_k,
         summary,
+        each=each,
     )
 
 
@@ -97,7 +102,11 @@ def _raw_lines(log: ParsedLog, rows: Int64Array, encoding: str) -> _RawLines:
         bounds = np.searchsorted(rows, [*(source.first_event for source in events.sources), len(events)])
         for span, begin, end in zip(events.sources, bounds[:-1], bounds[1:], strict=True):
             chosen = rows[begin:end].tolist()
-            spans = ((int(events.offset[row]), _n_lines(events, row)) for row in chosen)
+            spans = (
+                (int(events.offset[row]), _n_lines(events, row))
+                for block in scratch.blocks(len(chosen), _LOOKED_UP)
+                for row in chosen[block]
+            )
             try:
                 for row, lines in zip(chosen, lines_at(by_path[span.path], spans, encoding), strict=True):
                     found.append(np.array([row]))
@@ -123,6 +132,8 @@ def write_results(
     if wanted in ("all", "jsonl"):
         files["anomalies.jsonl"] = described.findings.jsonl()
     if wanted in ("all", "html"):
+        from ai_detect.reporting.report import detection_report  # with jinja2, which only pages need
+
         page = detection_report(described, top_k=top_k, history=history["rows"], resume_steps=history["resume_steps"])
         files["report.html"] = [page]
     try:
@@ -156,7 +167,7 @@ def write_suspects(pipeline: LogAnomalyPipeline, log: ParsedLog, folder: Path) -
         raise DataError(f"{path}: cannot be written ({error.strerror}); give another --output_dir") from error
 
 
-def print_summary(described: ScoredLog, folder: Path, shown: int = 5) -> None:
+def print_summary(described: ScoredLog, folder: Path) -> None:
     """What was found, in a few lines on standard output: one for each kind of anomaly."""
     summary = described.summary
     print(
@@ -164,18 +175,17 @@ def print_summary(described: ScoredLog, folder: Path, shown: int = 5) -> None:
         f"({summary['n_lines']:,} lines, threshold {summary['threshold']:.4f})"
     )
     print(f"threshold: {threshold_origin(summary['detection'])}; {calibration_limit(summary['detection'])}")
-    groups = described.groups
-    for group in groups[:shown]:
-        finding = described.findings[group[0]]
+    groups, heads = described.groups, described.heads
+    for group, finding in zip(groups, heads, strict=False):
         source = finding["source"]
         reasons = finding["reasons"]
         line = (reasons[0]["line"] if reasons else None) or source["line_start"]
         place = f"{visible(source['file'])}:{line}"
         like_it = f"  [{len(group) - 1:,} more like this]" if len(group) > 1 else ""
         print(f"  {finding['score']:.4f}  {visible(finding['session'])}  {place}  {finding['summary']}{like_it}")
-    if n_left := sum(map(len, groups[shown:])):
-        kinds = "one other kind" if len(groups) == shown + 1 else f"{len(groups) - shown:,} other kinds"
-        print(f"  ... and {n_left:,} more of {kinds}")
+    if n_left := sum(map(len, groups[len(heads) :])):
+        n_kinds = len(groups) - len(heads)
+        print(f"  ... and {n_left:,} more of {'one other kind' if n_kinds == 1 else f'{n_kinds:,} other kinds'}")
     print_notes(described)
     print(f"results in {folder}")
 

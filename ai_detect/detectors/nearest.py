@@ -13,18 +13,33 @@ from ai_detect.tables import Float32Array, Float64Array, Int64Array
 
 #: Distances that are held at once, and numbers that exact ones are made of; only memory depends on them.
 _HELD, _MEASURED = 1 << 20, 1 << 20
+#: Numbers in rows whose distances are kept in case they come again: 16 MiB.
+_KEPT_NUMBERS = 1 << 22
 
 
 class NearestDetector:
-    """Distance to the nearest reference row: what PyOD's KNN gives with one neighbour, without its imports."""
+    """Distance to the nearest reference row: what PyOD's KNN gives with one neighbour, without its imports.
+
+    A log is scored in blocks, and the same rows come in many of them: each is measured once, until all that are kept
+    are too many and forgotten.
+    """
 
     def fit(self, reference: Reference) -> None:
         """Keep the rows; all work is done when scoring."""
         self._known = KnownRows(reference.rows)
+        self._measured: dict[bytes, float] = {}
 
     def decision_function(self, rows: Float32Array) -> Float64Array:
         """The distances."""
-        return self._known.nearest(rows)
+        keys = [row.tobytes() for row in rows]
+        new = [at for at, key in enumerate(keys) if key not in self._measured]
+        distances = dict(zip((keys[at] for at in new), self._known.nearest(rows[new]).tolist(), strict=True))
+        found = [distances[key] if key in distances else self._measured[key] for key in keys]
+        if (len(self._measured) + len(distances)) * rows.shape[1] > _KEPT_NUMBERS:
+            self._measured.clear()
+        if len(distances) * rows.shape[1] <= _KEPT_NUMBERS:
+            self._measured.update(distances)
+        return np.array(found, np.float64)
 
 
 class KnownRows:

@@ -74,16 +74,17 @@ def look_up(groups: Int64Array, group: Int64Array) -> tuple[Int64Array, BoolArra
 
 def first_at_least(values: np.ndarray, begin: Int64Array, end: Int64Array, wanted: np.ndarray) -> Int64Array:
     """The first place from `begin` to `end` whose value is not below the wanted one; `end` where all are."""
-    low = begin.copy()
     if not len(values):
-        return low
+        return begin.copy()
+    below, last = begin - 1, end - 1  # all values up to `below` are below the wanted one
     step = 1 << max(int((end - begin).max(initial=0)).bit_length() - 1, 0)
-    while step:  # all values before `low` are below the wanted one
-        beyond = low + step
-        below = values.take(np.minimum(beyond, len(values)) - 1) < wanted
-        low = np.where((beyond <= end) & below, beyond, low)
+    while step:
+        further = below + step
+        is_below = values.take(further, mode="clip") < wanted
+        is_below &= further <= last
+        np.copyto(below, further, where=is_below)
         step //= 2
-    return low
+    return below + 1
 
 
 def check_groups(kind: str, groups: Int64Array, offsets: Int64Array, values: np.ndarray, n_groups: int) -> None:

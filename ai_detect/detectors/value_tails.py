@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -89,20 +90,49 @@ class NumberTails:
         at, value = at[there], value[there]
         begin, end = self.offsets[at], self.offsets[at + 1]
         right = first_at_least(self.values, begin, end, value)
-        equal = (right < end) & (self.values[np.minimum(right, len(self.values) - 1)] == value)
-        left = np.where(equal, right, right - 1)
-        n = self.n_sessions[at]
-        # what is not kept lies between its neighbours; where all is kept, both say the same
-        above = np.where(equal, self.at_least[np.minimum(right, end - 1)], n - self.at_most[np.maximum(left, begin)])
-        above = np.where(left < begin, n, above)
-        below = np.where(equal, self.at_most[np.maximum(left, begin)], n - self.at_least[np.minimum(right, end - 1)])
-        below = np.where(right >= end, n, below)
-        surprise[there] = _numeric(value, above, below, n, right >= end, left < begin, self.edges[at])
+        place = np.minimum(right, len(self.values) - 1)
+        equal = (right < end) & (self.values[place] == value)
+        of_values, of_gaps = self._told
+        told = np.where(equal, of_values[place], of_gaps[right + at])
+        beyond = np.flatnonzero(~equal & ((right == begin) | (right == end)))
+        if len(beyond):
+            at, right = at[beyond], right[beyond]
+            above, below = (mass[right + at] for mass in self._masses_of_gaps)
+            is_largest, is_smallest = right == end[beyond], right == begin[beyond]
+            edges = self.edges[at]
+            told[beyond] = _numeric(value[beyond], above, below, self.n_sessions[at], is_largest, is_smallest, edges)
+        surprise[there] = told
         return surprise
+
+    @cached_property
+    def _told(self) -> tuple[Float64Array, Float64Array]:
+        """Surprise of each value, and of what lies before each value of a group and, as if it were near, behind the
+        last: what group i has of these begins at `offsets[i] + i`.
+        """
+        told = []
+        for n_more, (above, below) in enumerate(((self.at_least, self.at_most), self._masses_of_gaps)):
+            group = np.repeat(np.arange(len(self.groups)), np.diff(self.offsets) + n_more)
+            nowhere = np.zeros(len(group), np.bool_)
+            n, edges = self.n_sessions[group], self.edges[group]
+            told.append(_numeric(np.zeros(len(group)), above, below, n, nowhere, nowhere, edges))
+        return told[0], told[1]
+
+    @cached_property
+    def _masses_of_gaps(self) -> tuple[Float64Array, Float64Array]:
+        """Sessions at or above, and at or below what lies before each value of a group and behind the last. What is not
+        kept lies between its neighbours; where all is kept, both say the same.
+        """
+        group = np.repeat(np.arange(len(self.groups)), np.diff(self.offsets) + 1)
+        value = np.arange(len(group)) - group  # behind the gap
+        n = self.n_sessions[group]
+        is_first, is_last = value == self.offsets[group], value == self.offsets[group + 1]
+        above = np.where(is_first, n, n - self.at_most[np.maximum(value - 1, 0)])
+        below = np.where(is_last, n, n - self.at_least[np.minimum(value, len(self.values) - 1)])
+        return above, below
 
     def state(self) -> dict[str, np.ndarray]:
         """The arrays that `from_state` takes."""
-        return {f"numbers_{name}": array for name, array in vars(self).items()}
+        return {f"numbers_{name}": getattr(self, name) for name in type(self).__annotations__}
 
     @classmethod
     def from_state(cls, arrays: Mapping[str, np.ndarray], n_groups: int) -> NumberTails:

@@ -14,7 +14,7 @@ from typing import Any, TypeVar, cast
 
 import numba
 import numpy as np
-from numba.core.caching import IndexDataCacheFile
+from numba.core.caching import FunctionCache, IndexDataCacheFile
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -52,11 +52,6 @@ class _KeptCode(IndexDataCacheFile):
     for whoever gave it the folder, as it is with the program itself.
     """
 
-    @classmethod
-    def of(cls, cache: Any) -> _KeptCode:
-        """The files of numba's cache of a function."""
-        return cls(cache.cache_path, cache._impl.filename_base, _STAMP)
-
     def load(self, key: Any) -> Any:
         """The code of a signature; None where there is none."""
         try:
@@ -92,6 +87,23 @@ class _KeptCode(IndexDataCacheFile):
         return os.path.join(self._cache_path, f"{base}.{_STAMP}.")
 
 
+class _KeptFunction(FunctionCache):
+    """numba's cache of one function, with files of ours.
+
+    numba imports and sets up all that it compiles with before it looks for code. What is kept here needs nothing of it
+    (see `_OPTIONS`: no arrays are made), and a quarter of a second is as long as 100,000 lines take.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__(function)  # type: ignore[no-untyped-call]
+        self._cache_file = _KeptCode(self.cache_path, self._impl.filename_base, _STAMP)  # type: ignore[no-untyped-call]
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        """The function as kept; None where it is not, and numba is ready to compile then."""
+        kept = self._load_overload(sig, target_context)  # type: ignore[no-untyped-call]
+        return kept or super().load_overload(sig, target_context)  # type: ignore[no-untyped-call]
+
+
 def _only_ours(found: os.stat_result) -> bool:
     """Whether a file or folder belongs to this user or to root, and is not open to everybody's writing."""
     if not hasattr(os, "geteuid"):  # folders of a Windows user are closed to others
@@ -123,7 +135,7 @@ def _compiled(function: F, options: dict[str, Any]) -> F:
     if not isinstance(getattr(cache, "_cache_file", None), IndexDataCacheFile):
         # a numba that keeps code otherwise: its code could be of other sources
         return cast(F, _jit(**options)(function))
-    made._cache._cache_file = _KeptCode.of(made._cache)
+    made._cache = _KeptFunction(function)
     return cast(F, made)
 
 

@@ -13,7 +13,8 @@ from ai_detect.reporting import plots
 from ai_detect.reporting.methods import method_rows, named_figures
 from ai_detect.reporting.notes import calibration_limit, threshold_origin
 from ai_detect.reporting.page import WIDE, FigurePair, both, render
-from ai_detect.reporting.report import ScoredLog, log_parts
+from ai_detect.reporting.report import log_parts
+from ai_detect.reporting.scored_log import ScoredLog
 from ai_detect.tables import Float32Array, Int8Array, Int64Array
 
 

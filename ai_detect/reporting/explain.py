@@ -16,6 +16,7 @@ from ai_detect.reporting.alignment import matching_pairs
 from ai_detect.reporting.neighbours import Neighbours, find_neighbours
 from ai_detect.reporting.novelty import KnownTemplates, Nearest
 from ai_detect.reporting.reasons import (
+    LIKELY,
     NOTABLE,
     Reason,
     ValueSurprise,
@@ -33,8 +34,6 @@ from ai_detect.tables import Float32Array, Float64Array, Int32Array, SequenceTab
 #: Most likely events at a position, with their probabilities.
 Expected = Callable[[int], Sequence[tuple[int, float]]]
 
-#: Where there is no notable reason, the strongest is named if training shows its like less often than this.
-LIKELY = 0.2
 MAX_REASONS = 8
 #: What the model would expect is asked for so many of the strongest reasons, and so many events of its answer are kept.
 N_ASKED = 3
@@ -166,8 +165,8 @@ def _find_faults(
 
 def _explanation(faults: _Faults, gaps: list[Reason], values: list[Reason], n_events: int) -> Explanation:
     reasons = [*faults.novel, *gaps, *faults.length, *values, *faults.others]
-    notable = [reason for reason in reasons if reason.evidence >= -np.log(NOTABLE)]
-    likely = [reason for reason in reasons if reason.evidence >= -np.log(LIKELY)]
+    notable = [reason for reason in reasons if reason.evidence >= NOTABLE]
+    likely = [reason for reason in reasons if reason.evidence >= LIKELY]
     ranked = sorted(notable or likely, key=lambda reason: -reason.evidence)[: MAX_REASONS if notable else 1]
     total = sum(reason.evidence for reason in ranked)
     named = []
@@ -202,7 +201,7 @@ def _explained(reasons: list[Reason]) -> set[int]:
     """Places where a notable reason stands, and those beside it."""
     places: set[int] = set()
     for reason in reasons:
-        if reason.evidence >= -np.log(NOTABLE) and reason.kind not in ("gap", "length", "value"):
+        if reason.evidence >= NOTABLE and reason.kind not in ("gap", "length", "value"):
             for place in reason.positions or (reason.slot or 0, (reason.slot or 0) - 1):
                 places |= {place - 1, place, place + 1}
     return places

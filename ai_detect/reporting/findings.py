@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, overload
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 
@@ -22,6 +22,8 @@ SEVERITIES = (("critical", 1e-6), ("high", 1e-4), ("medium", 1e-3))
 SEVERITY_NAMES = (*(name for name, _ in SEVERITIES), "low")
 #: Longest raw text in a finding; the rest is in the log at its line.
 MAX_TEXT = 2000
+#: What stands in JSON for a text that is not there yet, and nowhere else: quotes within a string have a backslash.
+_NO_TEXT = '"text": null'
 
 RawLines = Mapping[int, Sequence[str]]  # the physical lines of a message by its row in the EventTable
 
@@ -35,6 +37,19 @@ class ModelIdentity:
     hash: str
 
 
+class FirstReason(NamedTuple):
+    """What the strongest reason of an anomaly says, as its finding does."""
+
+    kind: str
+    template: str | None
+
+
+def first_reason(explanation: Explanation, templates: Sequence[str]) -> FirstReason | None:
+    """The strongest reason; None where there is none."""
+    reasons = explanation.reasons
+    return FirstReason(reasons[0].kind, _template(reasons[0], templates)) if reasons else None
+
+
 class AnomalyTally:
     """What is counted of all findings while they pass by."""
 
@@ -42,19 +57,17 @@ class AnomalyTally:
         self.n = 0
         self.severities: Counter[str] = Counter()
         self.reasons: Counter[str] = Counter()  # kinds of the first reasons
-        self.alike: Counter[tuple[str, str | None]] = Counter()  # first reasons by kind and template
-        self.example: dict[tuple[str, str | None], str] = {}  # the first session of each
+        self.alike: Counter[FirstReason] = Counter()
+        self.example: dict[FirstReason, str] = {}  # the first session of each
 
-    def add(self, finding: Mapping[str, Any]) -> None:
-        """Count one more; the most abnormal come first."""
+    def add(self, session: str, p_value: float, first: FirstReason | None) -> None:
+        """Count one more anomaly; the most abnormal come first."""
         self.n += 1
-        self.severities[finding["severity"]] += 1
-        if finding["reasons"]:
-            first = finding["reasons"][0]
-            kind = first["kind"], first["template"]
-            self.reasons[first["kind"]] += 1
-            self.alike[kind] += 1
-            self.example.setdefault(kind, finding["session"])
+        self.severities[severity(p_value)] += 1
+        if first is not None:
+            self.reasons[first.kind] += 1
+            self.alike[first] += 1
+            self.example.setdefault(first, session)
 
 
 class Findings(Sequence[dict[str, Any]]):
@@ -156,12 +169,19 @@ def quoted_rows(explanation: Explanation, rows: Int64Array) -> list[int]:
     return [int(rows[_anchor(reason)]) if reason.positions else -1 for reason in explanation.reasons]
 
 
-def with_texts(finding: dict[str, Any], rows: Sequence[int], raw_lines: RawLines) -> dict[str, Any]:
-    """The finding with the texts that its reasons quote; `rows` as `quoted_rows`."""
-    for reason, row in zip(finding["reasons"], rows, strict=True):
-        text = raw_lines.get(row)
-        reason["text"] = None if text is None else cut(decodable("\n".join(text)), MAX_TEXT)
-    return finding
+def with_texts(finding: str, rows: Sequence[int], raw_lines: RawLines) -> str:
+    """The JSON of a finding with the texts that its reasons quote; `rows` as `quoted_rows`."""
+    parts = finding.split(_NO_TEXT)
+    filled = [parts[0]]
+    for row, part in zip(rows, parts[1:], strict=True):
+        lines = raw_lines.get(row)
+        text = None if lines is None else cut(decodable("\n".join(lines)), MAX_TEXT)
+        filled += [_NO_TEXT.replace("null", json.dumps(text)), part]
+    return "".join(filled)
+
+
+def _template(reason: Reason, templates: Sequence[str]) -> str | None:
+    return None if reason.kind == "length" else decodable(templates[reason.event])
 
 
 def _anchor(reason: Reason) -> int:
@@ -176,7 +196,7 @@ def _reason(reason: Reason, events: EventTable, rows: Int64Array) -> dict[str, A
         "kind": reason.kind,
         "line": int(events.line[row]),
         "text": None,
-        "template": None if reason.kind == "length" else decodable(events.templates[reason.event]),
+        "template": _template(reason, events.templates),
         "expected": [
             {"template": decodable(events.templates[event]), "probability": round(chance, 4)}
             for event, chance in reason.expected

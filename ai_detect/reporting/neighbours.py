@@ -15,8 +15,6 @@ from ai_detect.tables import Float64Array
 N_NEIGHBOURS = 16
 #: References whose order is compared, nearest counts first.
 MAX_CANDIDATES = 256
-#: So many of them at once, where the session is short.
-_AT_ONCE = 64
 
 
 @dataclass(frozen=True)
@@ -51,13 +49,14 @@ def find_neighbours(context: ExplainContext, ids: list[int]) -> Neighbours | Non
     counts = context.reference_counts
     rarity = 0.5 * np.log10(counts.max() / counts)
     by_count = context.count_distances(Counter(ids)) + rarity  # order can only add to this
-    found: list[tuple[float, int, int]] = []  # cost, distance, reference
+    found: list[tuple[float, int, int]] = []  # the nearest so far: cost, distance, reference
     cells = 0
     candidates = np.argsort(by_count, kind="stable")[:MAX_CANDIDATES]
-    at_once = _AT_ONCE if len(ids) <= WORD_BITS else 1
+    at_once = MAX_CANDIDATES if len(ids) <= WORD_BITS else 1
     for begin in range(0, len(candidates), at_once):
         block = candidates[begin : begin + at_once]
-        if len(found) >= N_NEIGHBOURS and by_count[block[0]] >= found[N_NEIGHBOURS - 1][0]:
+        least = by_count[block].tolist()
+        if len(found) >= N_NEIGHBOURS and least[0] >= found[-1][0]:
             break
         together = cells + np.cumsum(len(ids) * context.references.lengths[block])
         cells = int(together[-1])
@@ -65,16 +64,17 @@ def find_neighbours(context: ExplainContext, ids: list[int]) -> Neighbours | Non
         n_common = common_lengths(ids, context.references.take(compared))
         distances = np.rint(by_count[block] - rarity[block]).astype(np.int64)
         distances[: len(compared)] = len(ids) + context.references.lengths[compared] - 2 * n_common
-        for reference, distance in zip(block.tolist(), distances.tolist(), strict=True):
-            if len(found) >= N_NEIGHBOURS and by_count[reference] >= found[N_NEIGHBOURS - 1][0]:
+        costs = (distances + rarity[block]).tolist()
+        for candidate in zip(costs, distances.tolist(), block.tolist(), least, strict=True):
+            if len(found) >= N_NEIGHBOURS and candidate[3] >= found[-1][0]:
                 break
-            insort(found, (distance + float(rarity[reference]), distance, reference))
-    kept = found[:N_NEIGHBOURS]
-    references = tuple(reference for _, _, reference in kept)
-    farther = np.array([cost - kept[0][0] for cost, _, _ in kept])
+            insort(found, candidate[:3])
+            del found[N_NEIGHBOURS:]
+    references = tuple(reference for _, _, reference in found)
+    farther = np.array([cost - found[0][0] for cost, _, _ in found])
     return Neighbours(
         references,
-        kept[0][1],
+        found[0][1],
         tuple(Counter(context.references.session(reference).tolist()) for reference in references),
-        counts[list(references)].astype(np.float64) * np.exp(-farther / max(1.0, kept[0][1] / 4)),
+        counts[list(references)].astype(np.float64) * np.exp(-farther / max(1.0, found[0][1] / 4)),
     )

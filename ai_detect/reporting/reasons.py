@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -20,8 +21,9 @@ Kind = Literal["unseen_event", "rare_event", "order", "count", "length", "missin
 
 #: An event in fewer training sessions than this share is rare.
 RARE_SHARE = 0.01
-#: A reason is worth naming where training shows its like less often than this.
-NOTABLE = 0.05
+#: A reason is worth naming where training shows its like less often than `NOTABLE`, and the strongest where there is
+#: none such, if less often than `LIKELY`; in nats.
+NOTABLE, LIKELY = -math.log(0.05), -math.log(0.2)
 
 
 @dataclass(frozen=True)
@@ -117,9 +119,11 @@ def long_gaps(context: ExplainContext, ids: list[int], gap_s: Float32Array) -> l
 def odd_values(context: ExplainContext, ids: list[int], values: ValueSurprise) -> list[Reason]:
     """Events with a value that training hardly ever has in its place; times between events are not among them."""
     reasons = []
-    for position in np.flatnonzero((values.surprise > 0) & (values.slot >= 0) & (values.slot < MAX_VALUES)).tolist():
+    evidence_of = values.surprise.astype(np.float64) - np.log(max(len(ids), 1))
+    odd = (evidence_of >= LIKELY) & (values.slot >= 0) & (values.slot < MAX_VALUES)  # no weaker reason is ever named
+    for position in np.flatnonzero(odd).tolist():
         nats = float(values.surprise[position])
-        evidence = context.bounded(max(0.0, nats - float(np.log(len(ids)))))
+        evidence = context.bounded(float(evidence_of[position]))
         share = float(np.exp(-nats)) if nats < np.log(context.n_sessions + 1) else 0.0
         facts = {"value": int(values.slot[position]) + 1, "share": share}
         reasons.append(Reason("value", ids[position], (position,), evidence, facts=facts))
@@ -156,7 +160,7 @@ def odd_places(ids: list[int], odd: list[float], explained: set[int]) -> list[Re
     return [
         Reason("order", ids[position], (position,), odd[position])
         for position in range(len(ids))
-        if position not in explained and odd[position] >= -np.log(NOTABLE)
+        if position not in explained and odd[position] >= NOTABLE
     ]
 
 

@@ -117,20 +117,24 @@ class ExplainContext:
 
     def transition(self, before: int, event: int) -> Transition:
         """Counts of a transition; -1 before is the begin, -1 as event the end of a session."""
-        width = self.n_known + 2
         source = self.n_known if before < 0 else before
         target = self.n_known + 1 if event < 0 else event
         if max(before, event) >= self.n_known:
             return Transition(0, 0, 0)
+        return self.token_transition(source, target)
+
+    def token_transition(self, before: int, event: int) -> Transition:
+        """Counts of a transition between known events, where begin and end are `n_known` and `n_known + 1`."""
+        n_pair = self._count_of_pair.get(before * (self.n_known + 2) + event, 0)
         out, into = self._pair_margins
-        return Transition(self._count_of_pair.get(source * width + target, 0), int(out[source]), int(into[target]))
+        return Transition(n_pair, int(out[before]), int(into[event]))
 
     @cached_property
     def _count_of_pair(self) -> dict[int, int]:
         return dict(zip(self.pair_keys.tolist(), self.pair_counts.tolist(), strict=True))
 
     def transitions(self, before: Int64Array, event: Int64Array) -> tuple[Int64Array, Int64Array, Int64Array]:
-        """Counts of many transitions, as `Transition`; begin and end are `n_known` and `n_known + 1`."""
+        """Counts of many transitions, as of `token_transition`."""
         out, into = self._pair_margins
         keys = before * (self.n_known + 2) + event
         at = np.minimum(np.searchsorted(self.pair_keys, keys), max(len(self.pair_keys) - 1, 0))

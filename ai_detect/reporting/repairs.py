@@ -175,9 +175,9 @@ class Path:
         known = self._costs.get((before, event))
         if known is None:
             context = self.context
-            n_pair, n_from, _ = (int(n[0]) for n in context.transitions(np.array([before]), np.array([event])))
+            seen = context.token_transition(before, event)
             n_new = max(int(context.n_successors[before]), 1)
-            share = (n_pair + n_new * float(context.transition_shares[event])) / (n_from + n_new)
+            share = (seen.n_pair + n_new * float(context.transition_shares[event])) / (seen.n_from + n_new)
             if successors := self._followed.get(before):
                 n_new = len(successors)
                 share = (successors.get(event, 0.0) + n_new * share) / (sum(successors.values()) + n_new)

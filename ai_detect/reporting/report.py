@@ -3,157 +3,23 @@
 from __future__ import annotations
 
 import math
-from array import array
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
 import numpy as np
 
-from ai_detect import scratch
-from ai_detect.reporting.excerpt import make_excerpt, rows_of_excerpts
-from ai_detect.reporting.explain import Explanation, NearestNormal
-from ai_detect.reporting.findings import (
-    SEVERITY_NAMES,
-    AnomalyTally,
-    Findings,
-    ModelIdentity,
-    RawLines,
-    build_finding,
-    quoted_rows,
-    with_texts,
-)
+from ai_detect.reporting.excerpt import make_excerpt
+from ai_detect.reporting.explain import NearestNormal
+from ai_detect.reporting.findings import SEVERITY_NAMES
 from ai_detect.reporting.notes import calibration_limit, threshold_origin
 from ai_detect.reporting.page import WIDE, both, render
-from ai_detect.reporting.spans import SessionSpans, session_spans
+from ai_detect.reporting.scored_log import ScoredLog, common_templates
 from ai_detect.reporting.wording import duration, rfc3339
-from ai_detect.tables import (
-    NO_TIME,
-    EventTable,
-    Int8Array,
-    Int64Array,
-    ScoreTable,
-    SessionTable,
-)
+from ai_detect.tables import NO_TIME, EventTable, Int8Array
 
-#: Rows of the table of all anomalies, of one card's list of alike sessions, and of the table of templates.
-MAX_FINDINGS, MAX_ALIKE, MAX_TEMPLATES = 300, 20, 200
-#: Findings that are made before what they are made of is let go.
-_LOOKED_UP = 16
-
-
-@dataclass(frozen=True)
-class ScoredLog:
-    """All that a page tells of a scored log; `findings` are those of the sessions `ranked`, the most abnormal first.
-
-    `explanations` are those of the sessions that have a card; `spans` are where all sessions begin and end.
-    """
-
-    events: EventTable
-    sessions: SessionTable
-    spans: SessionSpans
-    scores: ScoreTable
-    ranked: Int64Array
-    groups: Sequence[Sequence[int]]  # as of `AlikeAnomalies`
-    explanations: Mapping[int, Explanation]
-    findings: Findings
-    raw_lines: RawLines  # at least of the rows that findings and cards quote
-    summary: Mapping[str, Any]
-
-
-class AlikeAnomalies:
-    """Anomalies with the same first reason, by their place among all: a page has one card for each group.
-
-    Those without any reason are like no other.
-    """
-
-    def __init__(self, n_cards: int) -> None:
-        self._n_cards = n_cards
-        self._groups: dict[object, array[int]] = {}
-        self._n = 0
-        self.explanations: dict[int, Explanation] = {}  # of the first of each of `n_cards` groups, by session
-
-    def add(self, session: int, explanation: Explanation) -> None:
-        """Take the next one; the most abnormal come first."""
-        first = explanation.reasons[0] if explanation.reasons else None
-        kind = ("session", session) if first is None else (first.kind, first.event)
-        if kind not in self._groups and len(self._groups) < self._n_cards:
-            self.explanations[session] = explanation
-        self._groups.setdefault(kind, array("q")).append(self._n)
-        self._n += 1
-
-    @property
-    def groups(self) -> list[Sequence[int]]:
-        """The places of the anomalies of each group."""
-        return list(self._groups.values())
-
-
-def described_log(
-    events: EventTable,
-    sessions: SessionTable,
-    scores: ScoreTable,
-    ranked: Int64Array,
-    explained: Iterable[tuple[int, Explanation]],
-    read_lines: Callable[[Int64Array], RawLines],
-    model: ModelIdentity,
-    top_k: int,
-    summary: Callable[[SessionSpans, AnomalyTally], Mapping[str, Any]],
-) -> ScoredLog:
-    """Findings of the sessions `ranked`, which are `explained` one after another, and what a page shows of them.
-
-    They come from disk to disk: only what has a card is held. `read_lines` rereads the raw lines of event rows that
-    ascend; `summary` makes the object of summary.json.
-    """
-    spans = session_spans(events, sessions)
-    alike, tally = AlikeAnomalies(top_k), AnomalyTally()
-    quoted, n_quoted = scratch.Growing(np.int64), scratch.Growing(np.int64)
-
-    def without_texts() -> Iterator[dict[str, Any]]:
-        for place, (session, explanation) in enumerate(explained):
-            if place % _LOOKED_UP == 0:
-                scratch.let_go()  # each score of a session lies on a page of its own
-            alike.add(session, explanation)
-            rows = quoted_rows(explanation, sessions.rows_of(session))
-            quoted.append(np.array(rows, np.int64))
-            n_quoted.append(np.array([len(rows)]))
-            yield build_finding(session, explanation, events, sessions, spans, scores, model)
-
-    drafts = Findings.of(without_texts())
-    rows, n_rows = quoted.column(), n_quoted.column()
-    raw_lines = read_lines(
-        np.unique(
-            np.concatenate(
-                [
-                    rows[rows >= 0],
-                    rows_of_excerpts(sessions, alike.explanations),
-                    np.array([row for _, _, row in _common_templates(events)], np.int64),
-                ]
-            )
-        )
-    )
-
-    def with_their_texts() -> Iterator[dict[str, Any]]:
-        begin = 0
-        for draft, n in zip(drafts, n_rows.tolist(), strict=True):
-            finding = with_texts(draft, rows[begin : begin + n].tolist(), raw_lines)
-            begin += n
-            tally.add(finding)
-            yield finding
-
-    findings = Findings.of(with_their_texts())
-    return ScoredLog(
-        events,
-        sessions,
-        spans,
-        scores,
-        ranked,
-        alike.groups,
-        alike.explanations,
-        findings,
-        raw_lines,
-        summary(spans, tally),
-    )
+#: Rows of the table of all anomalies, and of one card's list of alike sessions.
+MAX_FINDINGS, MAX_ALIKE = 300, 20
 
 
 def detection_report(
@@ -208,21 +74,9 @@ def log_parts(log: ScoredLog, top_k: int, labels: Int8Array | None) -> dict[str,
                 "line": int(log.events.line[row]),
                 "example": "\n".join(log.raw_lines.get(row, ())[:1])[:300],
             }
-            for event, count, row in _common_templates(log.events)
+            for event, count, row in common_templates(log.events)
         ],
     }
-
-
-def _common_templates(events: EventTable) -> list[tuple[int, int, int]]:
-    """(event, lines, row of the first) of the commonest templates; a third of the places is for unseen ones."""
-    found = np.flatnonzero(events.tally.counts)
-    counts, first = (column[found] for column in events.tally)
-    order = np.lexsort((found, -counts))
-    new = order[found[order] >= events.n_known][: MAX_TEMPLATES // 3]
-    known = order[found[order] < events.n_known][: MAX_TEMPLATES - len(new)]
-    chosen = np.sort(np.concatenate([known, new]))
-    chosen = chosen[np.argsort(-counts[chosen], kind="stable")]
-    return [(int(found[at]), int(counts[at]), int(first[at])) for at in chosen]
 
 
 def _card(

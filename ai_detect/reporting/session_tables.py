@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Iterator
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,7 +15,7 @@ import numpy as np
 from ai_detect import scratch
 from ai_detect.reporting.spans import SessionSpans
 from ai_detect.reporting.wording import decodable, rfc3339
-from ai_detect.tables import BoolArray, EventTable, Float64Array, ScoreTable, SessionTable
+from ai_detect.tables import BoolArray, EventTable, Float64Array, Int64Array, ScoreTable, SessionTable
 
 _HEAD = (
     "session",
@@ -27,6 +30,8 @@ _HEAD = (
 )
 #: Rows that are made at once; only memory depends on it.
 _ROWS = 1 << 13
+#: What a csv writer must look at.
+_NOT_PLAIN = re.compile(r"[\",\r\n]")
 
 
 def scores_csv(sessions: SessionTable, spans: SessionSpans, scores: ScoreTable) -> Iterator[str]:
@@ -36,21 +41,19 @@ def scores_csv(sessions: SessionTable, spans: SessionSpans, scores: ScoreTable) 
     """
     yield _csv([[*_HEAD, *scores.raw]])
     for block in scratch.blocks(len(sessions), _ROWS):
-        yield _csv(
-            zip(
-                map(decodable, sessions.keys[block]),
-                spans.first_line[block].tolist(),
-                spans.last_line[block].tolist(),
-                spans.starts(block),
-                spans.ends(block),
-                np.diff(sessions.offsets[block.start : block.stop + 1]).tolist(),
-                scores.score[block].tolist(),
-                scores.p_value[block].tolist(),
-                scores.is_anomaly[block].astype(np.int64).tolist(),
-                *(map(_cell, column[block].tolist()) for column in scores.raw.values()),
-                strict=True,
-            )
+        columns = (
+            _names(sessions.keys[block]),
+            map(str, spans.first_line[block].tolist()),
+            map(str, spans.last_line[block].tolist()),
+            _texts(spans.start_time[block], partial(_moments, decimals=spans.start_decimals)),
+            _texts(spans.end_time[block], partial(_moments, decimals=spans.end_decimals)),
+            map(str, np.diff(sessions.offsets[block.start : block.stop + 1]).tolist()),
+            map(repr, scores.score[block].tolist()),
+            map(repr, scores.p_value[block].tolist()),
+            ["1" if is_anomaly else "0" for is_anomaly in scores.is_anomaly[block].tolist()],
+            *(_texts(column[block], _cells) for column in scores.raw.values()),
         )
+        yield "".join([f"{','.join(row)}\n" for row in zip(*columns, strict=True)])
 
 
 def suspects_csv(
@@ -88,5 +91,24 @@ def _csv(rows: Iterable[Iterable[Any]]) -> str:
     return text.getvalue()
 
 
-def _cell(value: float) -> str:
-    return f"{value:.9g}" if np.isfinite(value) else ""
+def _names(keys: Iterable[str]) -> list[str]:
+    """Session keys as cells."""
+    names = list(map(decodable, keys))
+    if not _NOT_PLAIN.search("".join(names)):
+        return names
+    return [_csv([[name, ""]]).removesuffix(",\n") for name in names]
+
+
+def _texts(column: np.ndarray, texts: Callable[[np.ndarray], list[str]]) -> list[str]:
+    """The cells of 64-bit numbers, of equal ones made once."""
+    distinct, inverse = np.unique(column.view(np.int64), return_inverse=True)
+    cells: list[str] = np.array(texts(distinct.view(column.dtype)), object)[inverse].tolist()
+    return cells
+
+
+def _moments(times: Int64Array, decimals: int) -> list[str]:
+    return [time or "" for time in rfc3339(times, decimals)]
+
+
+def _cells(column: Float64Array) -> list[str]:
+    return [f"{value:.9g}" if math.isfinite(value) else "" for value in column.tolist()]

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from ai_detect import artifacts
+from ai_detect import artifacts, scratch
 from ai_detect.config import InputSettings
 from ai_detect.errors import DataError
 from ai_detect.ingest.fingerprint import FileFingerprint, fingerprint_sources
@@ -21,6 +21,7 @@ from ai_detect.ingest.messages import MessageReader, natural_session_field
 from ai_detect.parsing.cache import cache_key, load_entry, load_events, store_entry, store_events, string_columns
 from ai_detect.parsing.events import learn_events, match_events
 from ai_detect.parsing.template_miner import TemplateMiner
+from ai_detect.sequences.session_blocks import session_blocks
 from ai_detect.sequences.windowing import make_sessions, say_what_is_left_out, to_sequences
 from ai_detect.tables import (
     EventTable,
@@ -36,6 +37,8 @@ from ai_detect.tables import (
 logger = logging.getLogger(__name__)
 
 _COLUMNS = ("offsets", "rows", "event_id", "gap_s")
+#: Sessions that are gathered at once; only memory depends on it.
+_GATHERED = 256
 
 
 class Progress(Protocol):
@@ -61,6 +64,19 @@ class SomeSessions(NamedTuple):
     sequences: SequenceTable
     values: ValueTable
     level: Int8Array
+
+
+class Gathered(NamedTuple):
+    """Some sessions of a log, ascending, with the values of their events, row for row."""
+
+    sessions: Int64Array
+    sequences: SequenceTable
+    values: ValueTable
+
+    def take(self, places: Int64Array) -> tuple[SequenceTable, ValueTable]:
+        """The sessions at these places, in this order."""
+        sequences = self.sequences.take(places)
+        return sequences, self.values.take(ragged_rows(self.sequences.offsets[places], sequences.lengths))
 
 
 @dataclass(frozen=True)
@@ -91,6 +107,29 @@ class ParsedLog:
         sequences = self.sequences.take(sessions)
         rows = self.sessions.rows[ragged_rows(self.sessions.offsets[sessions], sequences.lengths)]
         return SomeSessions(sequences, self.events.values.take(rows), self.events.level[rows])
+
+    def gathered(self, sessions: Int64Array) -> Gathered:
+        """What is known of sessions that lie all over the log, copied so that it lies together; read from the first to
+        the last, as each page of a column is then read once.
+        """
+        in_order = np.unique(sessions)
+        event_id, gap_s, n_events = (scratch.Growing(dtype) for dtype in (np.int32, np.float32, np.int64))
+        number, key, n_values = (scratch.Growing(dtype) for dtype in (np.float32, np.int32, np.int64))
+        lengths = self.sequences.offsets[in_order + 1] - self.sequences.offsets[in_order]
+        for block in session_blocks(scratch.offsets_of(lengths), _GATHERED):
+            sequences, values, _ = self.of_sessions(in_order[block])
+            event_id.append(sequences.event_id)
+            gap_s.append(sequences.gap_s)
+            n_events.append(sequences.lengths)
+            number.append(values.number)
+            key.append(values.key)
+            n_values.append(np.diff(values.offsets))
+        offsets, of_values = (scratch.offsets_of(counts.column()) for counts in (n_events, n_values))
+        return Gathered(
+            in_order,
+            SequenceTable(offsets, event_id.column(), gap_s.column()),
+            ValueTable(of_values, number.column(), key.column()),
+        )
 
 
 def learn_log(

@@ -70,6 +70,7 @@ def _status_kb(process: int) -> tuple[int, int]:
 def run(arguments: Sequence[str]) -> tuple[Cost, str]:
     """Run this interpreter on this checkout; what it cost and its standard error, RuntimeError where it fails."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # what is installed has its bytecode beside it
     peaks = [0, 0]
 
     def watch(process: subprocess.Popen[bytes]) -> None:

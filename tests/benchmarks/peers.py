@@ -120,6 +120,7 @@ def run(command: Sequence[str], stdin: str = "") -> tuple[Cost, str]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)} if command[0] == sys.executable else dict(os.environ)
     if command[0] != sys.executable:
         environment.pop("PYTHONPATH", None)
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # what is installed has its bytecode beside it
     with tempfile.TemporaryFile("w+") as feed, tempfile.TemporaryFile() as err:
         feed.write(stdin)
         feed.seek(0)

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from support import SHOP_SESSION, Run, Shop
 
-from ai_detect import log_evidence, scratch, tables
+from ai_detect import log_evidence, pipeline, scratch, tables
 from ai_detect.artifacts import parse_arrays
 from ai_detect.cli import parse_command
 from ai_detect.detectors import suspicion, value_columns, values, views
 from ai_detect.model_file import MODEL_PARTS
 from ai_detect.reporting import learning, session_tables
-from ai_detect.sequences import session_blocks
+from ai_detect.sequences import parsed_log, session_blocks
 
 TINY = (
     (scratch, "BLOCK_ROWS", 5),
@@ -27,6 +27,8 @@ TINY = (
     (tables, "_TEXT_AT_ONCE", 9),
     (tables, "_SESSIONS_AT_ONCE", 5),
     (log_evidence, "_BLOCK", 7),
+    (parsed_log, "_GATHERED", 2),
+    (pipeline, "_EXPLAINED", 3),
     (suspicion, "_BLOCK", 64),
     (value_columns, "_TOGETHER", 8),
     (values, "_BLOCK", 64),

@@ -159,6 +159,17 @@ def test_format_limits_what_is_written(run: Run, shop: Shop, tmp_path: Path) -> 
     assert {path.name for path in tmp_path.iterdir()} == {"anomalies.jsonl", "summary.json"}
 
 
+def test_the_summary_is_the_same_whatever_is_written(run: Run, shop: Shop, tmp_path: Path) -> None:
+    told = {}
+    for wanted in ("jsonl", "csv"):
+        printed = detect(run, shop, tmp_path, "--threshold", "0.1", "--format", wanted).out
+        summary = json.loads((tmp_path / "summary.json").read_text())
+        told[wanted] = printed, {**summary, "timings_s": None}
+    assert told["csv"] == told["jsonl"]
+    assert told["csv"][1]["n_anomalies"] > 10
+    assert {path.name for path in tmp_path.iterdir()} == {"scores.csv", "summary.json"}
+
+
 def test_a_checkpoint_is_fitted_first_and_says_so(run: Run, shop: Shop, tmp_path: Path) -> None:
     checkpoint = next(shop.checkpoints.glob("checkpoint-*"))
     result = run("detect", "--log_file", shop.test, "--model_dir", checkpoint, "--output_dir", tmp_path)

@@ -33,9 +33,14 @@ def test_the_nearest_are_those_that_pyod_finds_bit_for_bit(d: int) -> None:
 
 
 def test_memory_has_no_part_in_the_scores(monkeypatch: pytest.MonkeyPatch) -> None:
-    detector, rows = NearestDetector(), rows_of(60, 7, 5)
-    detector.fit(make_reference(rows_of(100, 7, 6), 0))
+    rows, reference = rows_of(60, 7, 5), make_reference(rows_of(100, 7, 6), 0)
+    detector = NearestDetector()
+    detector.fit(reference)
     scores = detector.decision_function(rows)
     monkeypatch.setattr(nearest, "_HELD", 1000)
     monkeypatch.setattr(nearest, "_MEASURED", 50)
-    assert np.array_equal(detector.decision_function(rows), scores)
+    for n_kept in (0, 30, 1000):  # none, so many that they are forgotten now and then, all
+        monkeypatch.setattr(nearest, "_KEPT_NUMBERS", 7 * n_kept)
+        detector.fit(reference)
+        for part in (slice(0, 25), slice(20, 40), slice(10, 12), slice(0, len(rows)), slice(30, 60)):
+            assert np.array_equal(detector.decision_function(rows[part]), scores[part])

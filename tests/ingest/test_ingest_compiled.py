@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from ai_detect.ingest import compiled as module
 from ai_detect.ingest.compiled import compiled, is_kept
+
+ROOT = Path(module.__file__).parents[2]
 
 
 def twice(number: int) -> int:
@@ -52,6 +56,17 @@ def test_code_that_cannot_be_written_is_not_kept(tmp_path: Path) -> None:
     kept.save(("int64",), b"code")
     assert kept.load(("int64",)) is None
     assert not kept.paths()
+
+
+def test_kept_code_runs_without_what_compiles_it(tmp_path: Path) -> None:
+    program = (
+        "import sys; import numpy as np; from ai_detect.ingest.compiled import any_bits\n"
+        "print(any_bits(np.array([1, 4], np.uint8)), 'numba.np.linalg' in sys.modules)"
+    )
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", program]
+    made, kept = (subprocess.check_output(command, env=environment, text=True) for _ in range(2))
+    assert (made.split(), kept.split()) == (["5", "True"], ["5", "False"])
 
 
 def test_the_stamp_is_of_the_content_of_every_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

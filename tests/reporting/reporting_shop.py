@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy as np
 from ai_detect.reporting.explain import Explainer, Explanation
 from ai_detect.reporting.findings import AnomalyTally, ModelIdentity, rank_anomalies
 from ai_detect.reporting.reference import ExplainContext
-from ai_detect.reporting.report import ScoredLog, described_log
+from ai_detect.reporting.scored_log import ScoredLog, described_log
 from ai_detect.reporting.spans import SessionSpans
 from ai_detect.reporting.summary import summarise
 from ai_detect.tables import NO_TIME, EventTable, Int64Array, ScoreTable, SequenceTable, SessionTable, SourceSpan
@@ -114,7 +115,11 @@ def shop_log(
     scores = ScoreTable(score, p_value, score >= 0.8, 0.8, raw, p_values)
     model = ModelIdentity("run-1", 300, "0123456789abcdef" * 2)
     ranked = rank_anomalies(scores)
-    explained = Explainer(context, templates=templates).explain(sequences.take(ranked))
+
+    def explain(sessions: Int64Array, expecting: bool) -> Iterator[tuple[int, Explanation]]:
+        return zip(
+            sessions.tolist(), Explainer(context, templates=templates).explain(sequences.take(sessions)), strict=True
+        )
 
     def summary(spans: SessionSpans, tally: AnomalyTally) -> dict[str, object]:
         return summarise(
@@ -140,5 +145,4 @@ def shop_log(
     def read_lines(rows: Int64Array) -> dict[int, list[str]]:
         return {row: [lines[row]] for row in rows.tolist()}
 
-    pairs = zip(ranked.tolist(), explained, strict=True)
-    return described_log(events, table, scores, ranked, pairs, read_lines, model, 50, summary)
+    return described_log(events, table, scores, ranked, explain, read_lines, model, 50, summary)

@@ -12,11 +12,11 @@ from reporting_shop import N_KNOWN, Session, normal_session, shop_log
 
 from ai_detect import artifacts
 from ai_detect.reporting.explain import Explanation
-from ai_detect.reporting.findings import AnomalyTally, rank_anomalies, severity
+from ai_detect.reporting.findings import AnomalyTally, FirstReason, rank_anomalies, severity, with_texts
 from ai_detect.reporting.notes import data_quality_notes, drift_notes
 from ai_detect.reporting.reasons import Reason
 from ai_detect.reporting.reference import ExplainContext
-from ai_detect.reporting.report import AlikeAnomalies, ScoredLog
+from ai_detect.reporting.scored_log import AlikeAnomalies, ScoredLog
 from ai_detect.reporting.session_tables import scores_csv
 from ai_detect.reporting.spans import session_spans
 from ai_detect.tables import NO_TIME, EventTable, ScoreTable, SessionTable, SourceSpan
@@ -170,13 +170,13 @@ def test_names_that_no_mask_covers_are_told(log: ScoredLog) -> None:
 
 
 def test_a_kind_of_anomaly_that_became_frequent_is_told() -> None:
-    def finding(at: int, template: str) -> dict[str, object]:
-        return {"session": f"s{at}", "severity": "low", "reasons": [{"kind": "missing", "template": template}]}
+    def finding(at: int, template: str) -> tuple[str, float, FirstReason]:
+        return f"s{at}", 0.5, FirstReason("missing", template)
 
-    def notes(findings: list[dict[str, object]], n_sessions: int) -> list[str]:
+    def notes(findings: list[tuple[str, float, FirstReason]], n_sessions: int) -> list[str]:
         tally = AnomalyTally()
         for found in findings:
-            tally.add(found)
+            tally.add(*found)
         return drift_notes(tally, n_sessions)
 
     others = [finding(at, f"other {at}") for at in range(30)]
@@ -235,6 +235,24 @@ def test_undecodable_bytes_and_absent_scores_still_make_valid_files(log: ScoredL
     first = next(csv.DictReader(io.StringIO(text)))
     assert first["session"] == '=1+1\\xff\n,"'
     assert first["knn:counts"] == ""
+
+
+def test_texts_stand_where_they_are_missing_and_nowhere_else() -> None:
+    hostile = 'a "text": null \\"text": null \\'
+    draft = {"session": hostile, "reasons": [{"text": None, "template": hostile}, {"text": None, "template": None}]}
+    finding = json.loads(with_texts(json.dumps(draft), [7, -1], {7: [hostile, "second"]}))
+    assert finding == {
+        "session": hostile,
+        "reasons": [{"text": f"{hostile}\nsecond", "template": hostile}, {"text": None, "template": None}],
+    }
+
+
+def test_equal_scores_are_told_apart_from_those_that_only_compare_equal(log: ScoredLog) -> None:
+    column = np.resize([0.0, -0.0, 1 / 3, np.nan, 0.0], len(log.scores))
+    scores = replace(log.scores, raw={"knn:counts": column}, p_values={"knn:counts": column})
+    rows = csv.DictReader(io.StringIO("".join(scores_csv(log.sessions, log.spans, scores))))
+    told = np.resize(np.array(["0", "-0", "0.333333333", "", "0"]), len(log.scores))
+    assert [row["knn:counts"] for row in rows] == told.tolist()
 
 
 def test_no_session_at_all(context: ExplainContext) -> None:

@@ -22,7 +22,8 @@ from ai_detect.reporting.excerpt import MAX_LINES, make_excerpt
 from ai_detect.reporting.findings import Findings
 from ai_detect.reporting.reasons import Reason
 from ai_detect.reporting.reference import ExplainContext
-from ai_detect.reporting.report import ScoredLog, detection_report
+from ai_detect.reporting.report import detection_report
+from ai_detect.reporting.scored_log import ScoredLog
 from ai_detect.tables import NO_TIME
 
 VOID = {"meta", "input", "br", "link", "img"}

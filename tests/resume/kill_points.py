@@ -201,7 +201,7 @@ def command(*arguments: str | Path) -> Result:
     before = (logger.handlers[:], logger.level, logger.propagate)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda descriptor: None)
-        patch.setattr("ai_detect.cli.results.detection_report", lambda *given, **options: "")
+        patch.setattr("ai_detect.reporting.report.detection_report", lambda *given, **options: "")
         try:
             with redirect_stdout(out), redirect_stderr(err):
                 code = main([str(argument) for argument in arguments])
