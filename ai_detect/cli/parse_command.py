@@ -14,7 +14,8 @@ from ai_detect import artifacts, scratch
 from ai_detect.cli.command_settings import ParseCommand
 from ai_detect.cli.progress import TerminalProgress
 from ai_detect.errors import DataError
-from ai_detect.ingest.log_reader import LogSource, fetch_lines, find_sources, stored_bytes
+from ai_detect.ingest.log_reader import fetch_lines
+from ai_detect.ingest.log_sources import LogSource, find_sources, stored_bytes
 from ai_detect.ingest.messages import MessageReader
 from ai_detect.parsing.events import learn_events
 from ai_detect.parsing.matching import template_id

@@ -27,7 +27,7 @@ from ai_detect.cli.training_run import (
 from ai_detect.config import DetectionSettings, TrainingSettings
 from ai_detect.errors import CheckpointError, ConfigError, DataError
 from ai_detect.ingest.fingerprint import fingerprint_sources
-from ai_detect.ingest.log_reader import find_sources
+from ai_detect.ingest.log_sources import find_sources
 from ai_detect.model_file import MODEL_CARD, is_older_format, settings_of_checkpoint
 from ai_detect.process_group import ProcessGroup
 from ai_detect.run_encoder import encoder_of_checkpoint

@@ -15,7 +15,8 @@ from ai_detect.errors import DataError
 from ai_detect.ingest import stores
 from ai_detect.ingest.byte_stream import open_text
 from ai_detect.ingest.log_format import LogFormat
-from ai_detect.ingest.log_reader import LogSource, decode_line, log_series, read_blocks
+from ai_detect.ingest.log_reader import decode_line, read_blocks
+from ai_detect.ingest.log_sources import LogSource, log_series
 from ai_detect.ingest.messages import MessageReader
 from ai_detect.ingest.session_keys import file_keys
 from ai_detect.ingest.timestamps import ClockState, TimeParser

@@ -35,7 +35,7 @@ from ai_detect.distributed.parse_block import (
 )
 from ai_detect.distributed.score_shard import MergedLog, ScoreTask, cut_sessions, score_shard, scored_shards
 from ai_detect.errors import ConfigError, DataError
-from ai_detect.ingest.log_reader import find_sources
+from ai_detect.ingest.log_sources import find_sources
 from ai_detect.ingest.messages import IngestCounters, MessageReader
 from ai_detect.ingest.timestamps import AT_FIRST
 from ai_detect.model_file import MODEL_CARD

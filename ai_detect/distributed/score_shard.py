@@ -14,7 +14,7 @@ from ai_detect import artifacts
 from ai_detect.config import InputSettings
 from ai_detect.distributed.parse_block import FrozenModel, frozen_model
 from ai_detect.errors import DataError
-from ai_detect.ingest.log_reader import LogSource
+from ai_detect.ingest.log_sources import LogSource
 from ai_detect.parsing.cache import load_events
 from ai_detect.sequences.parsed_log import ParsedLog, grouped
 from ai_detect.tables import SequenceTable

@@ -18,7 +18,7 @@ from typing import Any
 
 from ai_detect.artifacts import read_json, sha256_json, write_json
 from ai_detect.ingest.byte_stream import open_bytes
-from ai_detect.ingest.log_reader import LogSource
+from ai_detect.ingest.log_sources import LogSource
 
 logger = logging.getLogger(__name__)
 

@@ -37,7 +37,8 @@ from ai_detect.ingest.column_arrays import (
 )
 from ai_detect.ingest.line_scanner import ALL_READ, FULL, KEYS_FULL, LONGEST_LINE, scan_lines
 from ai_detect.ingest.line_shapes import LineShapes, empty_line_shapes, forget_line_shapes
-from ai_detect.ingest.log_reader import LogSource, RawBlock, decode_line, log_series
+from ai_detect.ingest.log_reader import RawBlock, decode_line
+from ai_detect.ingest.log_sources import LogSource, log_series
 from ai_detect.ingest.messages import MAX_TEXT_CHARS, LineTaker, MessageBatch, MessageReader
 from ai_detect.ingest.timestamps import TimeShape, time_shape
 from ai_detect.tables import NO_SESSION, NO_TIME, Int8Array, Int32Array, Int64Array

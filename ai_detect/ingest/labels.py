@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from ai_detect.errors import ConfigError, DataError
-from ai_detect.ingest.log_reader import LogSource, find_sources, read_blocks
+from ai_detect.ingest.log_reader import read_blocks
+from ai_detect.ingest.log_sources import LogSource, find_sources
 from ai_detect.tables import EventTable, Int8Array, SessionTable
 
 logger = logging.getLogger(__name__)

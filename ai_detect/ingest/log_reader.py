@@ -1,77 +1,25 @@
-"""From what the user named (a file, a glob, a folder, standard input) to blocks of decoded lines.
+"""From one log to blocks of lines, raw and decoded.
 
 Byte offsets and sizes are those of the decompressed content everywhere.
 """
 
 from __future__ import annotations
 
-import atexit
-import glob
 import io
-import logging
 import os
-import re
-import shutil
-import signal
-import stat
-import sys
-import tempfile
-import threading
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
-from types import FrameType
-from typing import BinaryIO
 
 import numpy as np
 
-from ai_detect.errors import DataError, Interrupted
-from ai_detect.ingest import stores
-from ai_detect.ingest.byte_stream import ByteStream, byte_order_encoding, open_bytes, open_text
+from ai_detect.ingest.byte_stream import ByteStream, open_text
+from ai_detect.ingest.log_sources import LogSource
 from ai_detect.ingest.whole_lines import BLOCK_BYTES, MAX_LINE_BYTES, whole_lines
 from ai_detect.tables import Int64Array
 
-logger = logging.getLogger(__name__)
-
 _FETCH_BYTES = 1 << 23
 _NEWLINE = 10
-_COMPRESSED_SUFFIXES = (".gz", ".zst", ".bz2", ".xz")
-_BINARY_MAGIC = (
-    b"\x7fELF",
-    b"\x89PNG\r\n",
-    b"\xff\xd8\xff",
-    b"GIF8",
-    b"PK\x03\x04",
-    b"%PDF-",
-    b"SQLite format 3",
-    b"MZ\x90\x00",
-)
-_ODD_CONTROL = bytes(sorted(set(range(1, 32)) - set(b"\t\n\r\f\v\b\a\x1b")))
-_SERIES = re.compile(r"(?s)(?P<base>.*?)(?:\.(?P<number>\d{1,3})|-(?P<date>\d{8}))?(?:\.(?:gz|zst|bz2|xz))?")
-
-
-@dataclass(frozen=True)
-class LogSource:
-    """One log that can be read again and again, or a part of one; `path` is its name for people ('-': standard input).
-
-    A part begins and ends at the beginning of a line of an uncompressed file; its lines are counted from 1.
-    """
-
-    path: str
-    spool: str | None = None  # where a stream was written so that it can be read twice
-    begin: int = 0  # bytes
-    end: int | None = None  # bytes; None for the end of the file
-
-    @property
-    def file(self) -> str:
-        """The file that is opened."""
-        return self.spool or self.path
-
-    @property
-    def stored_bytes(self) -> int:
-        """Size on disk."""
-        return (stores.size(self.file) if self.end is None else self.end) - self.begin
 
 
 @dataclass(frozen=True)
@@ -105,64 +53,6 @@ class RawBlock:
         return len(self.newlines) + 1
 
 
-def find_sources(spec: str | Path) -> list[LogSource]:
-    """The logs that a file name, a glob, a folder or '-' stands for, in reading order (rotated files oldest first).
-
-    Files, globs and folders may lie in other stores than the disk, as `stores` has them.
-
-    A missing FILE falls back to FILE.gz, FILE.zst, FILE.bz2 or FILE.xz. A folder is walked; hidden files and tables
-    (.csv) in it are passed over. Empty, binary and unreadable files are an error where they are named, and left out
-    with a log message where a glob or folder found them. Standard input and pipes are read to their end here, into a
-    temporary file.
-
-    Raises DataError where nothing can be read.
-    """
-    name = os.fspath(spec)
-    if name == "-":
-        return [spool_stdin()]
-    if not name or "\x00" in name:
-        raise DataError(f"{name!r} is not a file name")
-    if stores.is_address(name):
-        return _stored_elsewhere(name)
-    if os.path.isdir(name):
-        return _readable(name, _walk(name), "folder")
-    path = next((name + suffix for suffix in ("", *_COMPRESSED_SUFFIXES) if os.path.exists(name + suffix)), None)
-    if path is None:
-        if not glob.has_magic(name):
-            raise DataError(f"{name}: no such file; check the path ({os.getcwd()} is the current folder)")
-        return _readable(name, [path for path in glob.glob(name, recursive=True) if os.path.isfile(path)], "glob")
-    if stat.S_ISFIFO(os.stat(path).st_mode):
-        with _signals_raise(path), open(path, "rb") as pipe:
-            return [_spool(pipe, path)]
-    source = LogSource(path)
-    if problem := _problem(source):
-        raise DataError(f"{path}: {problem}")
-    return [source]
-
-
-def _stored_elsewhere(name: str) -> list[LogSource]:
-    kind, paths = stores.find(name)
-    if kind != "file":
-        if kind == "glob" and not glob.has_magic(name):
-            raise DataError(f"{name}: no such file; check the address")
-        paths = [path for path in paths if _may_be_log(os.path.basename(path))] if kind == "folder" else paths
-        return _readable(name, paths, kind)
-    if problem := _problem(LogSource(name)):
-        raise DataError(f"{name}: {problem}")
-    return [LogSource(name)]
-
-
-def spool_stdin() -> LogSource:
-    """Read standard input to its end into a temporary file, which is removed when the program ends."""
-    with _signals_raise("standard input"):
-        return _spool(sys.stdin.buffer, "-")
-
-
-def log_series(path: str) -> str:
-    """The name that rotated files of one log share: `log/app.log` for `log/app.log.2.gz` and `log/app.log-20260131`."""
-    return _series(path)[0]
-
-
 def read_raw_blocks(source: LogSource, encoding: str = "utf-8") -> Generator[RawBlock, None, None]:
     """Blocks of about 256 KiB of whole lines, split at newlines only.
 
@@ -188,6 +78,26 @@ def read_blocks(source: LogSource, encoding: str = "utf-8") -> Generator[LineBlo
     with closing(read_raw_blocks(source, encoding)) as blocks:
         for block in blocks:
             yield decode_block(block)
+
+
+def decode_block(block: RawBlock) -> LineBlock:
+    """The lines of a block."""
+    chunk, start = bytes(block.content), block.offset
+    raw = chunk.split(b"\n")
+    lengths = [len(item) + 1 for item in raw]
+    n_truncated = 0
+    if max(lengths) > MAX_LINE_BYTES + 1:
+        n_truncated = sum(length > MAX_LINE_BYTES + 1 for length in lengths)
+        raw = [item[:MAX_LINE_BYTES] for item in raw]
+        chunk = b"\n".join(raw)
+    lines, n_undecodable = _decode(chunk, raw, block.encoding)
+    if block.offset == 0:
+        lines[0] = lines[0].removeprefix("\ufeff")
+    offsets = []
+    for length in lengths:
+        offsets.append(start)
+        start += length
+    return LineBlock(block.first_line, offsets, lines, n_undecodable, n_truncated, block.end_offset, block.stored_bytes)
 
 
 def decode_line(raw: bytes, encoding: str, is_first: bool) -> tuple[str, bool, bool]:
@@ -238,143 +148,12 @@ def _end_of_lines(window: bytes, n_lines: int) -> tuple[int, int]:
     return (end if n_found == n_lines else len(window)), n_found
 
 
-def stored_bytes(sources: Sequence[LogSource]) -> int:
-    """Size on disk of all sources together: the total of a progress bar."""
-    return sum(source.stored_bytes for source in sources)
-
-
-def likely_bytes(sources: Sequence[LogSource]) -> int:
-    """About how many bytes there are to read, decompressed."""
-    return sum(
-        source.stored_bytes * (10 if source.path.lower().endswith(_COMPRESSED_SUFFIXES) else 1) for source in sources
-    )
-
-
-@contextmanager
-def _signals_raise(name: str) -> Iterator[None]:
-    """Let SIGINT and SIGTERM end a read that may block for ever, where a handler that only notes them could not."""
-    if threading.current_thread() is not threading.main_thread():  # only there may handlers be set
-        yield
-        return
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise Interrupted(f"stopped by {signal.Signals(number).name} while {name} was read", number)
-
-    found = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in found.items():
-            signal.signal(number, handler)
-
-
-def _spool(stream: BinaryIO, name: str) -> LogSource:
-    with tempfile.NamedTemporaryFile(prefix="ai_detect-", suffix=".log", delete=False) as file:
-        atexit.register(Path(file.name).unlink, missing_ok=True)
-        shutil.copyfileobj(stream, file, BLOCK_BYTES)
-    source = LogSource(name, file.name)
-    if problem := _problem(source):
-        raise DataError(f"{'standard input' if name == '-' else name}: {problem}")
-    return source
-
-
-def _walk(folder: str) -> list[str]:
-    paths = []
-    for parent, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        paths += [os.path.join(parent, name) for name in names if _may_be_log(name)]
-    return [path for path in paths if os.path.isfile(path)]
-
-
-def _may_be_log(name: str) -> bool:
-    # a table beside the logs holds labels more often than lines, and no layout here reads one
-    return not name.startswith(".") and not name.lower().endswith(".csv")
-
-
-def _series(path: str) -> tuple[str, str | None, str | None]:
-    """The name that rotated files share, and the date and the number of this one."""
-    folder, name = os.path.split(path)
-    match = _SERIES.fullmatch(name)
-    assert match is not None
-    return os.path.join(folder, match["base"]), match["date"], match["number"]
-
-
-def _reading_order(path: str) -> tuple[str, int, str, int]:
-    series, date, number = _series(path)
-    if date:
-        return series, 0, date, 0
-    if number:
-        return series, 1, "", -int(number)
-    return series, 2, path, 0
-
-
-def _readable(name: str, paths: list[str], kind: str) -> list[LogSource]:
-    sources, left_out = [], []
-    for path in sorted(paths, key=_reading_order):
-        problem = _problem(LogSource(path))
-        if problem is None:
-            sources.append(LogSource(path))
-        else:
-            left_out.append(f"{path}: {problem}")
-            logger.warning("left out %s: %s", path, problem)
-    if not sources:
-        reason = f"none of its {len(left_out)} files can be read ({left_out[0]})" if left_out else "no log file found"
-        raise DataError(f"{name}: {reason}; name a file, a glob or a folder that holds logs (this is a {kind})")
-    return sources
-
-
-def _problem(source: LogSource) -> str | None:
-    try:
-        if not stores.is_address(source.file) and not stat.S_ISREG(os.stat(source.file).st_mode):
-            return "not a regular file; name a file, a glob, a folder, or - for standard input"
-        with open_bytes(source.file, source.path) as (content, _):
-            head = content.read(1 << 16)
-    except PermissionError:
-        return "no permission to read it; change its mode or run as a user who may"
-    except OSError as error:
-        return f"cannot be read ({error.strerror or error})"
-    except DataError as error:
-        return str(error).removeprefix(f"{source.path}: ")
-    if not head:
-        return "is empty"
-    if head[257:262] == b"ustar":
-        return "is a tar archive; unpack it and name the folder"
-    return "looks binary, not like a log; name a text file" if _looks_binary(head) else None
-
-
-def _looks_binary(head: bytes) -> bool:
-    if byte_order_encoding(head):
-        return False
-    odd = len(head) - len(head.translate(None, _ODD_CONTROL))
-    return head.startswith(_BINARY_MAGIC) or head.count(0) > 0.2 * len(head) or odd > 0.05 * len(head)
-
-
 def _skip(content: ByteStream, n_bytes: int) -> None:
     if isinstance(content, io.BufferedReader):
         content.seek(n_bytes, os.SEEK_CUR)
         return
     while n_bytes > 0 and (data := content.read(min(n_bytes, BLOCK_BYTES))):
         n_bytes -= len(data)
-
-
-def decode_block(block: RawBlock) -> LineBlock:
-    """The lines of a block."""
-    chunk, start = bytes(block.content), block.offset
-    raw = chunk.split(b"\n")
-    lengths = [len(item) + 1 for item in raw]
-    n_truncated = 0
-    if max(lengths) > MAX_LINE_BYTES + 1:
-        n_truncated = sum(length > MAX_LINE_BYTES + 1 for length in lengths)
-        raw = [item[:MAX_LINE_BYTES] for item in raw]
-        chunk = b"\n".join(raw)
-    lines, n_undecodable = _decode(chunk, raw, block.encoding)
-    if block.offset == 0:
-        lines[0] = lines[0].removeprefix("\ufeff")
-    offsets = []
-    for length in lengths:
-        offsets.append(start)
-        start += length
-    return LineBlock(block.first_line, offsets, lines, n_undecodable, n_truncated, block.end_offset, block.stored_bytes)
 
 
 def _decode(chunk: bytes, raw: list[bytes], encoding: str) -> tuple[list[str], int]:

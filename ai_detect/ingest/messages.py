@@ -15,15 +15,8 @@ from itertools import islice
 from ai_detect.config import InputSettings
 from ai_detect.errors import ConfigError, DataError
 from ai_detect.ingest.log_format import Attributes, LogFormat, Scanner, resolve_format
-from ai_detect.ingest.log_reader import (
-    LineBlock,
-    LogSource,
-    RawBlock,
-    decode_block,
-    log_series,
-    read_blocks,
-    read_raw_blocks,
-)
+from ai_detect.ingest.log_reader import LineBlock, RawBlock, decode_block, read_blocks, read_raw_blocks
+from ai_detect.ingest.log_sources import LogSource, log_series
 from ai_detect.ingest.session_keys import KeyFinder, file_keys, find_by_field, find_by_regex, without_key
 from ai_detect.ingest.timestamps import ClockState, TimeParser
 from ai_detect.tables import NO_TIME

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Sequence
 
 from ai_detect.ingest.log_format import Attributes, field_value
-from ai_detect.ingest.log_reader import LogSource
+from ai_detect.ingest.log_sources import LogSource
 
 SESSION_TOKEN = "<SESSION>"
 

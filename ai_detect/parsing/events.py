@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ai_detect import scratch
-from ai_detect.ingest.log_reader import likely_bytes
+from ai_detect.ingest.log_sources import likely_bytes
 from ai_detect.parsing.template_miner import TemplateMiner
 from ai_detect.parsing.values import GrowingValues, MaskedValues
 from ai_detect.tables import (

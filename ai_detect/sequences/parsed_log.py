@@ -16,7 +16,7 @@ from ai_detect import artifacts, scratch
 from ai_detect.config import InputSettings
 from ai_detect.errors import DataError
 from ai_detect.ingest.fingerprint import FileFingerprint, fingerprint_sources
-from ai_detect.ingest.log_reader import LogSource, find_sources, stored_bytes
+from ai_detect.ingest.log_sources import LogSource, find_sources, stored_bytes
 from ai_detect.ingest.messages import MessageReader, natural_session_field
 from ai_detect.parsing.cache import cache_key, load_entry, load_events, store_entry, store_events, string_columns
 from ai_detect.parsing.events import learn_events, match_events

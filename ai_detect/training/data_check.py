@@ -7,7 +7,7 @@ from typing import Any
 
 from ai_detect.errors import ConfigError
 from ai_detect.ingest.fingerprint import FileFingerprint, prefix_sha256
-from ai_detect.ingest.log_reader import LogSource
+from ai_detect.ingest.log_sources import LogSource
 
 
 def is_same_data(stored: Sequence[Mapping[str, Any]], found: Sequence[FileFingerprint]) -> bool:

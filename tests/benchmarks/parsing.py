@@ -32,7 +32,7 @@ from detection_splits import DATA, ROOT
 
 from ai_detect.config import InputSettings
 from ai_detect.ingest.byte_dictionary import ByteDictionary
-from ai_detect.ingest.log_reader import find_sources
+from ai_detect.ingest.log_sources import find_sources
 from ai_detect.ingest.messages import MessageReader
 from ai_detect.parsing.compiled_columns import blocks_of, masking_of, read_messages
 from ai_detect.parsing.events import Messages, event_table, read_plainly

@@ -133,7 +133,7 @@ def _plain_drain3(case: Case) -> float:
     from drain3.masking import MaskingInstruction
     from drain3.template_miner_config import TemplateMinerConfig
 
-    from ai_detect.ingest.log_reader import find_sources
+    from ai_detect.ingest.log_sources import find_sources
     from ai_detect.ingest.messages import MessageReader
     from ai_detect.parsing.masking import DEFAULT_MASKS
 

@@ -14,7 +14,7 @@ import pytest
 from ai_detect.artifacts import sha256_json
 from ai_detect.ingest import fingerprint
 from ai_detect.ingest.fingerprint import fingerprint_sources
-from ai_detect.ingest.log_reader import LogSource, find_sources
+from ai_detect.ingest.log_sources import LogSource, find_sources
 
 CONTENT = b"".join(b"line %d of a log that is longer than its two edges\n" % number for number in range(60_000))
 

@@ -14,7 +14,7 @@ from ai_detect.errors import DataError
 from ai_detect.ingest.byte_dictionary import ByteDictionary
 from ai_detect.ingest.byte_regex import UnknownPattern
 from ai_detect.ingest.header_columns import read_columns
-from ai_detect.ingest.log_reader import LogSource, find_sources
+from ai_detect.ingest.log_sources import LogSource, find_sources
 from ai_detect.ingest.messages import MessageReader
 
 Row = tuple[Any, ...]

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from ai_detect.errors import ConfigError, DataError
 from ai_detect.ingest.labels import UNLABELLED, labels_by_regex, labels_for, read_label_file
-from ai_detect.ingest.log_reader import LogSource
+from ai_detect.ingest.log_sources import LogSource
 from ai_detect.tables import EventTable, SessionTable, SourceSpan
 
 

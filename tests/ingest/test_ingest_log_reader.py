@@ -22,14 +22,8 @@ from hypothesis import strategies as st
 
 from ai_detect.errors import DataError
 from ai_detect.ingest.fingerprint import fingerprint_sources
-from ai_detect.ingest.log_reader import (
-    LogSource,
-    fetch_lines,
-    find_sources,
-    log_series,
-    read_blocks,
-    stored_bytes,
-)
+from ai_detect.ingest.log_reader import fetch_lines, read_blocks
+from ai_detect.ingest.log_sources import LogSource, find_sources, log_series, stored_bytes
 from ai_detect.ingest.whole_lines import MAX_LINE_BYTES
 
 COMPRESSORS = {
@@ -260,6 +254,7 @@ def test_a_text_log_with_a_few_nuls_is_a_log(tmp_path: Path) -> None:
 def test_standard_input_can_be_read_twice() -> None:
     program = (
         "from ai_detect.ingest.fingerprint import *; from ai_detect.ingest.log_reader import *\n"
+        "from ai_detect.ingest.log_sources import *\n"
         "[s] = find_sources('-')\n"
         "for _ in 'ab': print(s.path, [l for b in read_blocks(s) for l in b.lines])\n"
         "print(fingerprint_sources([s])[0].n_lines, s.file)"
@@ -297,7 +292,7 @@ def test_one_signal_ends_a_read_of_standard_input(
 import sys
 from ai_detect.cli.main import main
 from ai_detect.errors import Interrupted
-from ai_detect.ingest.log_reader import find_sources
+from ai_detect.ingest.log_sources import find_sources
 from ai_detect.training.signals import SignalFlag
 if not {noted}:
     sys.exit(main(["parse", "--log_file", "-", "--output_dir", {str(tmp_path / "out")!r}]))

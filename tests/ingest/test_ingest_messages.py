@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from ai_detect.config import InputSettings
 from ai_detect.errors import ConfigError, DataError
 from ai_detect.ingest.log_format import LAYOUTS
-from ai_detect.ingest.log_reader import fetch_lines, find_sources, stored_bytes
+from ai_detect.ingest.log_reader import fetch_lines
+from ai_detect.ingest.log_sources import find_sources, stored_bytes
 from ai_detect.ingest.messages import EMPTY_TEXT, MAX_TEXT_CHARS, MessageBatch, MessageReader, natural_session_field
 from ai_detect.ingest.session_keys import without_key
 from ai_detect.tables import LEVELS, NO_TIME

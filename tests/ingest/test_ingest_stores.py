@@ -19,7 +19,8 @@ from support import shop_log
 from ai_detect.config import InputSettings
 from ai_detect.errors import DataError
 from ai_detect.ingest import stores
-from ai_detect.ingest.log_reader import fetch_lines, find_sources, stored_bytes
+from ai_detect.ingest.log_reader import fetch_lines
+from ai_detect.ingest.log_sources import find_sources, stored_bytes
 from ai_detect.ingest.messages import MessageReader
 
 LOG = shop_log(30, seed=1).encode()

@@ -15,7 +15,7 @@ from support import SHOP_SESSION, shop_log
 
 from ai_detect.config import InputSettings
 from ai_detect.ingest import line_shapes
-from ai_detect.ingest.log_reader import find_sources
+from ai_detect.ingest.log_sources import find_sources
 from ai_detect.ingest.messages import MessageReader
 from ai_detect.parsing import compiled_columns, events, text_shapes
 from ai_detect.parsing.compiled_columns import read_messages

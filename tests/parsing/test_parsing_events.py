@@ -9,7 +9,7 @@ import pytest
 
 from ai_detect.config import InputSettings
 from ai_detect.errors import NotFittedError
-from ai_detect.ingest.log_reader import find_sources
+from ai_detect.ingest.log_sources import find_sources
 from ai_detect.ingest.messages import MessageReader
 from ai_detect.parsing.events import learn_events, match_events
 from ai_detect.parsing.template_miner import TemplateMiner

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ai_detect.config import InputSettings
-from ai_detect.ingest.log_reader import find_sources
+from ai_detect.ingest.log_sources import find_sources
 from ai_detect.ingest.messages import MessageReader
 from ai_detect.parsing.events import learn_events, match_events
 from ai_detect.parsing.masking import DEFAULT_MASKS, Masks
