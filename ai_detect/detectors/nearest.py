@@ -13,8 +13,8 @@ from ai_detect.tables import Float32Array, Float64Array, Int64Array
 
 #: Distances that are held at once, and numbers that exact ones are made of; only memory depends on them.
 _HELD, _MEASURED = 1 << 20, 1 << 20
-#: Numbers in rows whose distances are kept in case they come again: 16 MiB.
-_KEPT_NUMBERS = 1 << 22
+#: Numbers in rows whose distances are kept in case they come again: some 16 MiB. A row takes as much as this many.
+_KEPT_NUMBERS, _LEAST_NUMBERS = 1 << 22, 32
 
 
 class NearestDetector:
@@ -35,9 +35,10 @@ class NearestDetector:
         new = [at for at, key in enumerate(keys) if key not in self._measured]
         distances = dict(zip((keys[at] for at in new), self._known.nearest(rows[new]).tolist(), strict=True))
         found = [distances[key] if key in distances else self._measured[key] for key in keys]
-        if (len(self._measured) + len(distances)) * rows.shape[1] > _KEPT_NUMBERS:
+        most = _KEPT_NUMBERS // max(rows.shape[1], _LEAST_NUMBERS)
+        if len(self._measured) + len(distances) > most:
             self._measured.clear()
-        if len(distances) * rows.shape[1] <= _KEPT_NUMBERS:
+        if len(distances) <= most:
             self._measured.update(distances)
         return np.array(found, np.float64)
 

@@ -22,13 +22,13 @@ _UPPER = 0.85
 _LEAST_SCALE = 3.0
 #: Abnormal sessions lie apart: twice as far out there are still this share of them.
 _PERSISTENCE = 0.75
-#: Where nothing lies apart, sessions that are this many scales out are abnormal: one in a thousand of a log whose
-#: surprise goes on to fall off as it does up to `_UPPER`.
+#: Where nothing lies apart, sessions that are this many scales out are abnormal: of surprise that goes on to fall off
+#: as it does from the median to `_UPPER`, seven in a thousand.
 _FAR = 3.5
 #: No log is taken to be more abnormal than this.
 _MOST = 0.25
 #: Share of a clean log that is suspected by chance.
-_BY_CHANCE = 0.005
+_BY_CHANCE = 0.0075
 #: Sessions that are looked at at once; only memory depends on it.
 _BLOCK = 16_384
 

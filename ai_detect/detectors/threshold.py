@@ -54,18 +54,20 @@ def choose_threshold(
     """The threshold from the fused -ln p of held-out training sessions, duplicates kept, and from what the user knows.
 
     Without a number from the user `BUDGET` of the sessions may lie beyond, and where that is no session at all, the
-    threshold lies beyond them all. Where suspects are so many that they are not trusted, all but `_MISTAKEN` of them
-    raise an alarm, too: what else is wrong in such a log is among those that calibrate, and hides in their tail.
+    threshold lies beyond them all. Where suspects are so many that they are not trusted, it is as low as all but
+    `_MISTAKEN` of them need to raise an alarm, too, but not below what `_MOST_FOR_SUSPECTS` allows: what else is wrong
+    in such a log is among those that calibrate, and hides in their tail.
     """
     if (asked := asked_threshold(surprisals, alarm, sessions_per_day)) is not None:
         return asked
     rule: Rule = "budget"
-    level = _exceeded_by(BUDGET, len(surprisals))
+    n = int(trusted.sum())
+    level = _exceeded_by(BUDGET, n)
     if not trusted.all():
-        rule = "suspects"
         of_suspects = np.sort(surprisals[suspected])
-        lowest = float(of_suspects[int(_MISTAKEN * len(of_suspects))])
-        level = min(level, max(lowest, _exceeded_by(_MOST_FOR_SUSPECTS, len(surprisals))))
+        lowest = max(float(of_suspects[int(_MISTAKEN * len(of_suspects))]), _exceeded_by(_MOST_FOR_SUSPECTS, n))
+        if lowest < level:
+            level, rule = lowest, "suspects"
     return Threshold(level, rule, float((surprisals >= level).mean()))
 
 

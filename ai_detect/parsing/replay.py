@@ -17,7 +17,7 @@ import numpy as np
 from ai_detect.ingest.byte_dictionary import ByteDictionary
 from ai_detect.ingest.compiled import compiled
 from ai_detect.parsing.drain_tree import NO_CLUSTER, NO_NODE, DrainTree, TreeArrays, best_cluster, find_leaf, longer
-from ai_detect.parsing.text_words import TextWords, WordArrays
+from ai_detect.parsing.text_words import WILDCARD_NUMBER, TextWords, WordArrays
 from ai_detect.tables import Int32Array
 
 
@@ -95,6 +95,8 @@ class DrainReplay:
         decisions = self._decisions
         for changed in {searched, node} - {NO_NODE}:
             decisions.current[changed] += 1
+        if (words == WILDCARD_NUMBER).any():
+            node = NO_NODE  # is like no wildcard of a template, not even of its own
         decisions.cluster[text], decisions.node[text] = number, node
         decisions.version[text] = decisions.current[node] if node != NO_NODE else 0
         return number

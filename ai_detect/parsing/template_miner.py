@@ -188,6 +188,7 @@ class TemplateMiner:
         if self._matcher is None:
             self._templates = tuple(dict.fromkeys([*self._earlier, *(template for _, _, template in self.clusters)]))
             self._matcher = TemplateMatcher(self._templates)
+            self._decided.clear()
 
     def continued(self) -> TemplateMiner:
         """A miner that learns on from here: each frozen template keeps its event id, new ones come after them."""

@@ -126,7 +126,8 @@ def test_python_and_compiled_code_may_take_turns() -> None:
     assert fast.to_json() == plain.to_json()
 
 
-def test_a_literal_wildcard_is_decided_each_time() -> None:
+@pytest.mark.parametrize("learn", [replayed, learned])
+def test_a_literal_wildcard_is_decided_each_time(learn: Learn) -> None:
     stream = ["a <*>", "b c", "a <*>", "b c", "a <*>"]
     plain, fast = TemplateMiner(similarity=1.0), TemplateMiner(similarity=1.0)
-    assert fast.learn(stream) == plainly(stream, plain) == [0, 1, 2, 1, 3]
+    assert learn(stream, fast, 50) == plainly(stream, plain) == [0, 1, 2, 1, 3]
