@@ -36,7 +36,7 @@ MODEL_PARTS = (
     "normal.safetensors",
     "values.safetensors",
 )
-_FORMAT = 5
+_FORMAT = 6
 #: Suspects that every report names.
 _SUSPECTS_NAMED = 3
 

@@ -123,7 +123,7 @@ class Comparison:
             {n.removeprefix("views/"): a for n, a in arrays.items() if n.startswith("views/")}
         )
         n_columns = {"presence": views.n_columns, "counts": views.n_columns}
-        widths = {**n_columns, **_WIDTHS, "numbers": 1, "words": 1, "profile": sum(_WIDTHS.values())}
+        widths = {**n_columns, **_WIDTHS, "bigrams": 1, "numbers": 1, "words": 1, "profile": sum(_WIDTHS.values())}
         references, checks = {}, {}
         for view in _VIEWS:
             rows, weights = arrays[f"rows/{view}"], arrays[f"weights/{view}"]

@@ -23,14 +23,13 @@ from ai_detect import scratch
 from ai_detect.artifacts import check_array
 from ai_detect.detectors.dependence import MOST, DependenceTree, UInt8Array, distinct_levels
 from ai_detect.detectors.occurrences import MAX_COLUMNS, event_columns, occurrences
-from ai_detect.tables import BoolArray, Float32Array, Float64Array, Int32Array, Int64Array, SequenceTable, added_up
+from ai_detect.detectors.transitions import Transitions
+from ai_detect.tables import BoolArray, Float32Array, Float64Array, Int32Array, Int64Array, SequenceTable
 
 #: Views of single numbers, which the profile holds side by side.
 _NUMBERS = ("rarity", "relations", "novelty", "severity", "order", "surprise", "timing")
 #: All of them.
-VIEWS = (*_NUMBERS, "presence", "counts", "numbers", "words", "profile", "embedding")
-#: Weight of the smoothing prior of a transition, in transitions.
-_PRIOR = 1.0
+VIEWS = (*_NUMBERS, "presence", "counts", "bigrams", "numbers", "words", "profile", "embedding")
 #: Sessions that are described at once; only memory depends on it.
 _BLOCK = 8_192
 #: Beyond any count; sums of such counts stay below 2**63.
@@ -82,25 +81,17 @@ class SessionViews:
     document_frequency: Int64Array  # sessions that hold the event, by event id
     column: Int32Array  # column of each event in the event matrices
     known_vectors: Float32Array  # (n, d) unit vectors of the distinct templates that occur
-    transitions: Int64Array  # codes of the transitions that occur, ascending
-    transition_counts: Int64Array
-    event_counts: Int64Array  # as `_tokens`: known events, unseen, begin, end
+    transitions: Transitions
     relations: DependenceTree  # over the columns of the event matrices
 
     @classmethod
     def fit(cls, sequences: SequenceTable, event_vectors: Float32Array) -> SessionViews:
         """Learn from training sessions; `event_vectors` (n_templates, d) describes the text of each event."""
         n, n_events = len(sequences), len(event_vectors)
-        width = n_events + 3
-        frequency, event_counts = np.zeros(n_events, np.int64), np.zeros(width, np.int64)
-        transitions = transition_counts = np.zeros(0, np.int64)
+        frequency = np.zeros(n_events, np.int64)
         for block in scratch.blocks(n, _BLOCK):
             own = sequences.take(np.arange(block.start, block.stop))
             frequency += np.bincount(occurrences(own, n_events)[1], minlength=n_events)
-            tokens, previous = _tokens(own, n_events)
-            event_counts += np.bincount(tokens, minlength=width)
-            found = np.unique(previous * width + tokens, return_counts=True)
-            transitions, transition_counts = added_up((transitions, transition_counts), found)
         column = event_columns(frequency)
         n_columns = int(column.max(initial=-1)) + 2
         levels, weights = np.zeros((0, n_columns), np.uint8), np.zeros(0)
@@ -116,9 +107,7 @@ class SessionViews:
             document_frequency=frequency,
             column=column,
             known_vectors=np.unique(_unit(event_vectors[frequency > 0]), axis=0),
-            transitions=transitions,
-            transition_counts=transition_counts,
-            event_counts=event_counts,
+            transitions=Transitions.fit(sequences, n_events),
             relations=DependenceTree.fit(levels, weights),
         )
 
@@ -148,12 +137,14 @@ class SessionViews:
         unseen = self._unseen(n_events)[event]
         column = np.full(len(event), self.n_columns - 1)
         column[~unseen] = self.column[event[~unseen]]
+        order, bigrams = self.transitions.describe(sequences)
         views: dict[str, np.ndarray] = {
             "rarity": self._rarity(n, session, event, unseen),
             "relations": self._relations(_levels(n, self.n_columns, session, column, count)),
             "novelty": self._novelty(n, session, event, unseen, distance),
             "severity": self._severity(sequences, evidence.failure, n_events),
-            "order": self._order(sequences, n_events),
+            "order": order,
+            "bigrams": bigrams,
             "surprise": _mean_and_largest(sequences, evidence.surprise.astype(np.float64)),
             "timing": _timing(sequences),
             "numbers": _mean_and_largest(sequences, evidence.odd[:, 0].astype(np.float64))[:, 1:],
@@ -170,8 +161,9 @@ class SessionViews:
     def state(self) -> dict[str, np.ndarray]:
         """The arrays that `from_state` takes."""
         arrays = {name: getattr(self, name) for name in _ARRAYS}
-        relations = {f"relations/{name}": array for name, array in self.relations.state().items()}
-        return {**arrays, **relations, "n_sessions": np.array([self.n_sessions])}
+        for part, inner in (("relations", self.relations.state()), ("transitions", self.transitions.state())):
+            arrays |= {f"{part}/{name}": array for name, array in inner.items()}
+        return {**arrays, "n_sessions": np.array([self.n_sessions])}
 
     @classmethod
     def from_state(cls, arrays: Mapping[str, np.ndarray]) -> SessionViews:
@@ -183,15 +175,17 @@ class SessionViews:
         n = len(frequency)
         check_array("column", column, np.int32, (n,), low=0, high=min(n, MAX_COLUMNS) - 1)
         check_array("known_vectors", arrays["known_vectors"], np.float32, (None, None), low=-1.01, high=1.01)
-        transitions, counts = arrays["transitions"], arrays["transition_counts"]
-        check_array("transitions", transitions, np.int64, (None,), low=0, high=(n + 3) ** 2 - 1)
-        check_array("transition_counts", counts, np.int64, transitions.shape, low=1, high=_MOST_COUNTED)
-        check_array("event_counts", arrays["event_counts"], np.int64, (n + 3,), low=0, high=_MOST_COUNTED)
-        if len(transitions) == 0 or (np.diff(transitions) <= 0).any():
-            raise ValueError("transitions do not rise")
-        tree = {n.removeprefix("relations/"): a for n, a in arrays.items() if n.startswith("relations/")}
-        relations = DependenceTree.from_state(tree, int(column.max(initial=-1)) + 2)
-        return cls(n_sessions, **{name: arrays[name] for name in _ARRAYS}, relations=relations)
+        inner: dict[str, dict[str, np.ndarray]] = {"relations": {}, "transitions": {}}
+        for name, array in arrays.items():
+            part, _, rest = name.partition("/")
+            if rest:
+                inner[part][rest] = array
+        return cls(
+            n_sessions,
+            **{name: arrays[name] for name in _ARRAYS},
+            transitions=Transitions.from_state(inner["transitions"], n, _MOST_COUNTED),
+            relations=DependenceTree.from_state(inner["relations"], int(column.max(initial=-1)) + 2),
+        )
 
     @property
     def n_columns(self) -> int:
@@ -260,46 +254,14 @@ class SessionViews:
         np.maximum.at(strangest, session[unseen], distance[event[unseen]])
         return np.column_stack([strangest, np.log1p(np.bincount(session[unseen], minlength=n))])
 
-    def _order(self, sequences: SequenceTable, n_events: int) -> Float64Array:
-        """Mean and largest -ln probability of a transition, begin and end included (smoothed bigrams)."""
-        n_known = len(self.document_frequency)
-        tokens, previous = _tokens(sequences, n_known, self._unseen(max(n_events, n_known)))
-        codes = previous * (n_known + 3) + tokens
-        at = np.minimum(np.searchsorted(self.transitions, codes), len(self.transitions) - 1)
-        seen = np.where(self.transitions[at] == codes, self.transition_counts[at], 0)
-        total = self.event_counts.sum()
-        prior = (self.event_counts[tokens] + 0.5) / (total + 0.5 * len(self.event_counts))
-        # a token is followed as often as it occurs, begin by every session's first event
-        followed = np.where(previous == n_known + 1, self.n_sessions, self.event_counts[previous])
-        surprise = -np.log((seen + _PRIOR * prior) / (followed + _PRIOR))
-        offsets = sequences.offsets + np.arange(len(sequences) + 1)
-        return _mean_and_largest(
-            SequenceTable(offsets, tokens.astype(np.int32), np.zeros(len(tokens), np.float32)), surprise
-        )
 
-
-_ARRAYS = ("document_frequency", "column", "known_vectors", "transitions", "transition_counts", "event_counts")
+_ARRAYS = ("document_frequency", "column", "known_vectors")
 
 
 def _levels(n: int, width: int, session: Int64Array, column: Int64Array | Int32Array, count: Int64Array) -> UInt8Array:
     """How often the events of each column occur, cut off at `MOST`, (n, width)."""
     counts = np.bincount(session * width + column, count, n * width)
     return np.minimum(counts, MOST).astype(np.uint8).reshape(n, width)
-
-
-def _tokens(sequences: SequenceTable, n_known: int, unseen: np.ndarray | None = None) -> tuple[Int64Array, Int64Array]:
-    """Every event and the end of each session, and what came before it.
-
-    Tokens are event ids, then `n_known` for any unseen event, then begin and end.
-    """
-    events = sequences.event_id.astype(np.int64)
-    if unseen is not None:
-        events = np.where(unseen[events], n_known, events)
-    tokens = np.insert(events, sequences.offsets[1:], n_known + 2)
-    starts = sequences.offsets[:-1] + np.arange(len(sequences))
-    previous = np.concatenate([[n_known + 1], tokens[:-1]])
-    previous[starts] = n_known + 1
-    return tokens, previous
 
 
 def _mean_and_largest(sequences: SequenceTable, values: Float64Array) -> Float64Array:

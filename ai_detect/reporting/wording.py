@@ -166,6 +166,7 @@ VIEWS = {
     "severity": "how rare its failures are",
     "novelty": "how new its messages are",
     "order": "the order of its messages",
+    "bigrams": "messages that never stand side by side in training",
     "surprise": "messages that the model did not expect",
     "timing": "its length, duration and gaps",
     "numbers": "the numbers in its messages and the times between them",

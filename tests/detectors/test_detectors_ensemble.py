@@ -267,6 +267,28 @@ def test_an_odd_value_raises_an_alarm_where_all_else_is_as_ever(
     assert table.is_anomaly[:-1].mean() < 0.08
 
 
+def test_two_messages_that_change_places_raise_an_alarm_in_a_long_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the mean over fifty transitions, and over all components, a new one is hardly heard."""
+    monkeypatch.setattr(module, "_LEAST_ALONE", 300)
+    rng = np.random.default_rng(0)
+
+    def session() -> list[int]:
+        rounds = [[1] * int(rng.integers(1, 4)) + [2, 3] for _ in range(rng.integers(4, 20))]
+        events = [0, *(event for events in rounds for event in events), 4]
+        for _ in range(rng.integers(1, 4) if rng.random() < 0.1 else 0):
+            events.insert(int(rng.integers(1, len(events))), 5)  # comes anywhere
+        return events
+
+    bank, fresh = fit([session() for _ in range(400)]), [session() for _ in range(400)]
+    for damaged in fresh[:20]:
+        pairs = [at for at in range(len(damaged) - 1) if damaged[at : at + 2] == [2, 3]]
+        at = pairs[len(pairs) // 2]
+        damaged[at : at + 2] = [3, 2]
+    found = bank.scores(evidence_of(fresh), event_vectors(), alarm=AlarmSettings(false_alarm_rate=0.02)).is_anomaly
+    assert found[:20].mean() > 0.8
+    assert found[20:].mean() < 0.05
+
+
 def test_what_is_heard_alone_takes_the_place_of_a_quieter_mean() -> None:
     mean, single = np.random.default_rng(0).exponential(size=(2, 1000))
     as_it_is = TailCalibration(np.array([0.0, 20.0]), np.array([0.0, 20.0]), 1.0, 0.1)
@@ -292,12 +314,13 @@ def test_one_component_alone_does_not_outrank_what_many_agree_on() -> None:
 
 def test_nothing_is_heard_alone_where_few_sessions_calibrate_or_all_components_are_alike(bank: DetectorBank) -> None:
     least, components = module._LEAST_ALONE, components_of("ensemble")
-    assert set(shares_of("static_weight", components, least)) == {"tails:numbers", "tails:words"}
+    heard = {"tails:bigrams", "tails:numbers", "tails:words"}
+    assert set(shares_of("static_weight", components, least)) == heard
     assert shares_of("static_weight", components, least - 1) == {}
     assert shares_of("max", components, least) == {}
     assert shares_of("mean", components, least) == {}
     assert shares_of("static_weight", components_of("knn"), least) == {}
-    assert set(bank.methods["ensemble"].fusion.alone) == {MEAN, "tails:numbers", "tails:words"}
+    assert set(bank.methods["ensemble"].fusion.alone) == {MEAN} | heard
 
 
 def test_distances_between_session_vectors_say_less_where_the_log_is_dirty(bank: DetectorBank) -> None:

@@ -253,20 +253,26 @@ def test_the_false_alarm_rate_holds_on_fresh_sessions() -> None:
 
 @pytest.mark.slow
 def test_the_false_alarm_rate_holds_on_openstack(tmp_path: Path) -> None:
+    """On two splits together: in one, calibration and fresh sessions may differ by chance in what only they hold."""
     protocol = PROTOCOLS["openstack"]
     if protocol.missing:
         pytest.skip(f"shared data are absent ({protocol.missing})")
-    case = protocol.split(tmp_path, seed=0, contamination=0.0)
-    folders = ["--checkpoint_dir", str(tmp_path / "run"), "--output_dir", str(tmp_path / "out"), "--quiet"]
-    assert main(["train", "--train_file", str(case.train), *case.flags, "--num_epochs", "1", *folders]) == 0
-    pipeline = LogAnomalyPipeline.load(tmp_path / "run" / "model")
-    log = pipeline.parse(str(case.test))
-    normal = labels_for(log.sessions.keys, read_label_file(case.labels), case.labels) == 0
-    scored = pipeline.score(log)
+    p_values, n_calibrated = [], 0
+    for seed in (0, 1):
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        case = protocol.split(folder, seed=seed, contamination=0.0)
+        folders = ["--checkpoint_dir", str(folder / "run"), "--output_dir", str(folder / "out"), "--quiet"]
+        assert main(["train", "--train_file", str(case.train), *case.flags, "--num_epochs", "1", *folders]) == 0
+        pipeline = LogAnomalyPipeline.load(folder / "run" / "model")
+        log = pipeline.parse(str(case.test))
+        normal = labels_for(log.sessions.keys, read_label_file(case.labels), case.labels) == 0
+        p_values.append(pipeline.score(log).scores.p_value[normal])
+        n_calibrated += pipeline.bank.n_calibrated
+    fresh = np.concatenate(p_values)
     for asked in (0.05, 0.02, 0.01):
-        achieved = float((scored.scores.p_value[normal] <= asked).mean())
-        low, high = achieved_interval(asked, pipeline.bank.n_calibrated, int(normal.sum()), confidence=0.99)
-        assert low <= achieved <= high, asked
+        low, high = achieved_interval(asked, n_calibrated, len(fresh), confidence=0.99)
+        assert low <= (fresh <= asked).mean() <= high, asked
 
 
 # told to the user
@@ -431,13 +437,13 @@ def test_evaluate_takes_the_terms_too(run: Run, shop: Shop, tmp_path: Path) -> N
     assert "for 3 % false alarms" in (tmp_path / "evaluation_report.md").read_text()
 
 
-def test_a_tenth_of_the_suspects_may_look_normal() -> None:
-    """Of 200 suspects 20 lie just beyond the others."""
-    others, mistaken, real = np.linspace(0, 5, 5000), np.linspace(5.2, 5.5, 20), np.linspace(8, 9, 180)
+def test_a_twentieth_of_the_suspects_may_look_normal() -> None:
+    """Of 200 suspects ten lie just beyond the others."""
+    others, mistaken, real = np.linspace(0, 5, 5000), np.linspace(5.2, 5.5, 10), np.linspace(8, 9, 190)
     surprisals = np.concatenate([others, mistaken, real])
     suspected = np.arange(len(surprisals)) >= len(others)
     threshold = choose_threshold(surprisals, suspected, ~suspected, AlarmSettings())
-    assert threshold.rule == "budget"  # which is lower than all but these twenty
+    assert threshold.rule == "budget"  # which is lower than all but these ten
     assert 5.5 < threshold.surprisal < -np.log(BUDGET) + 0.01
 
 
@@ -463,7 +469,7 @@ def test_suspects_that_stand_out_little_lower_the_threshold() -> None:
     suspected = np.arange(1000) >= 950
     threshold = choose_threshold(surprisals, suspected, ~suspected, AlarmSettings())
     assert threshold.surprisal < np.sort(surprisals)[-4]  # three of a thousand may lie beyond where there is no suspect
-    assert (surprisals[suspected] >= threshold.surprisal).mean() == pytest.approx(0.9)
+    assert (surprisals[suspected] >= threshold.surprisal).mean() == pytest.approx(0.96)
 
 
 @pytest.mark.parametrize("n_above", [0, 3])
