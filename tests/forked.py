@@ -25,6 +25,12 @@ _PATH = os.pathsep.join(map(str, (ROOT, ROOT / "tests")))
 ENVIRONMENT = {"PYTHONPATH": _PATH, "OMP_NUM_THREADS": "1"}
 
 
+def start_server() -> None:
+    """The server that forks, where it does not run yet; it keeps a folder where temporary ones lie at that time."""
+    with mock.patch.dict(os.environ, ENVIRONMENT):
+        forkserver.ensure_running()
+
+
 class Process(Protocol):
     """A process that may have ended."""
 
@@ -39,8 +45,7 @@ class Forked:
         self, *command: str | Path, cwd: Path = ROOT, stdout: Path | None = None, stderr: Path | None = None
     ) -> None:
         self.args = [str(word) for word in command]
-        with mock.patch.dict(os.environ, ENVIRONMENT):
-            forkserver.ensure_running()
+        start_server()
         self._process = _FORKS.Process(target=_run, args=(self.args, str(cwd), str(stdout or ""), str(stderr or "")))
         self._process.start()
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from forked import Forked
+from forked import Forked, start_server
 from support import ROOT
 
 DOCUMENT = "# Resume\n\nbefore\n<!-- resume tables begin -->\nold\n<!-- resume tables end -->\nafter\n"
@@ -49,6 +49,7 @@ def test_a_quick_run_fills_the_tables_and_leaves_nothing_behind(
     document, temporary = tmp_path / "resume.md", tmp_path / "temporary"
     document.write_text(DOCUMENT)
     temporary.mkdir()
+    start_server()
     monkeypatch.setattr(tempfile, "tempdir", str(temporary))
     monkeypatch.setattr(sys, "argv", ["resume.py", "--quick", "--only", "ours", "--output", str(document)])
     benchmark.main()
