@@ -51,7 +51,7 @@ COMPONENTS = (
     Component("ecod", "timing", 0.5),
     Component("tails", "numbers", 0.1, alone=0.2),
     Component("tails", "words", 0.1, alone=0.2),
-    Component("tails", "bigrams", 1.0, alone=0.2, prior_if_dirty=0.0),
+    Component("tails", "bigrams", 0.75, alone=0.2, prior_if_dirty=0.0),
     Component("tails", "relations", 0.25),
     Component("tails", "novelty", 0.25),
     Component("tails", "order", 0.5),

@@ -16,7 +16,7 @@ Rule = Literal["budget", "suspects", "contamination", "false_alarm_rate", "max_a
 #: Share of normal sessions that may raise an alarm where the user does not say; what a clean log holds by chance.
 BUDGET = 0.003
 #: Share of the suspects that may be normal after all: rare sets of events make a session suspect, and nothing else.
-_MISTAKEN = 0.05
+_MISTAKEN = 0.1
 #: Share of normal sessions that may raise an alarm at most so that suspects do: a method that does not see these would
 #: flag nearly all.
 _MOST_FOR_SUSPECTS = 0.01

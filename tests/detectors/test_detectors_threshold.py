@@ -437,13 +437,13 @@ def test_evaluate_takes_the_terms_too(run: Run, shop: Shop, tmp_path: Path) -> N
     assert "for 3 % false alarms" in (tmp_path / "evaluation_report.md").read_text()
 
 
-def test_a_twentieth_of_the_suspects_may_look_normal() -> None:
-    """Of 200 suspects ten lie just beyond the others."""
-    others, mistaken, real = np.linspace(0, 5, 5000), np.linspace(5.2, 5.5, 10), np.linspace(8, 9, 190)
+def test_a_tenth_of_the_suspects_may_look_normal() -> None:
+    """Of 200 suspects 20 lie just beyond the others."""
+    others, mistaken, real = np.linspace(0, 5, 5000), np.linspace(5.2, 5.5, 20), np.linspace(8, 9, 180)
     surprisals = np.concatenate([others, mistaken, real])
     suspected = np.arange(len(surprisals)) >= len(others)
     threshold = choose_threshold(surprisals, suspected, ~suspected, AlarmSettings())
-    assert threshold.rule == "budget"  # which is lower than all but these ten
+    assert threshold.rule == "budget"  # which is lower than all but these twenty
     assert 5.5 < threshold.surprisal < -np.log(BUDGET) + 0.01
 
 
@@ -469,7 +469,7 @@ def test_suspects_that_stand_out_little_lower_the_threshold() -> None:
     suspected = np.arange(1000) >= 950
     threshold = choose_threshold(surprisals, suspected, ~suspected, AlarmSettings())
     assert threshold.surprisal < np.sort(surprisals)[-4]  # three of a thousand may lie beyond where there is no suspect
-    assert (surprisals[suspected] >= threshold.surprisal).mean() == pytest.approx(0.96)
+    assert (surprisals[suspected] >= threshold.surprisal).mean() == pytest.approx(0.9)
 
 
 @pytest.mark.parametrize("n_above", [0, 3])
