@@ -112,7 +112,7 @@ class SessionViews:
         )
 
     def transform(
-        self, evidence: SessionEvidence, event_vectors: Float32Array, wanted: Collection[str] = VIEWS
+        self, evidence: SessionEvidence, event_vectors: Float32Array, wanted: Collection[str]
     ) -> dict[str, Float32Array]:
         """The wanted views of sessions, each (n_sessions, d) float32 and finite.
 

@@ -6,7 +6,7 @@ from detectors_made import BROKEN, N_KNOWN, event_vectors, evidence_of, normal_l
 
 import ai_detect.detectors.occurrences as occurrences_module
 import ai_detect.detectors.views as views_module
-from ai_detect.detectors.views import SessionEvidence, SessionViews
+from ai_detect.detectors.views import VIEWS, SessionEvidence, SessionViews
 
 
 @pytest.fixture(scope="module")
@@ -16,11 +16,11 @@ def fitted() -> SessionViews:
 
 def test_rows_do_not_depend_on_the_rows_beside_them(fitted: SessionViews, monkeypatch: pytest.MonkeyPatch) -> None:
     sessions = normal_log(60, seed=4) + list(BROKEN.values())
-    together = fitted.transform(evidence_of(sessions), event_vectors())
+    together = fitted.transform(evidence_of(sessions), event_vectors(), VIEWS)
     order = np.random.default_rng(0).permutation(len(sessions))
-    shuffled = fitted.transform(evidence_of([sessions[i] for i in order]), event_vectors())
+    shuffled = fitted.transform(evidence_of([sessions[i] for i in order]), event_vectors(), VIEWS)
     monkeypatch.setattr(views_module, "_BLOCK", 7)
-    in_blocks = fitted.transform(evidence_of(sessions), event_vectors())
+    in_blocks = fitted.transform(evidence_of(sessions), event_vectors(), VIEWS)
     for name, rows in together.items():
         assert np.array_equal(shuffled[name], rows[order]), name
         assert np.array_equal(in_blocks[name], rows), name
@@ -36,7 +36,7 @@ def test_each_view_sees_its_kind_of_damage(fitted: SessionViews) -> None:
         [0, 1, 2, 3, 3, 3, 3, 3, 3, 3, 3, 4],
         [0, 1, 2, 4],
     ]
-    views = fitted.transform(evidence_of(sessions), event_vectors())
+    views = fitted.transform(evidence_of(sessions), event_vectors(), VIEWS)
     plain, new, swapped, repeated, missing = range(5)
     assert views["novelty"][new].min() > 0
     assert (views["novelty"][[plain, swapped, repeated, missing]] == 0).all()
@@ -50,8 +50,10 @@ def test_each_view_sees_its_kind_of_damage(fitted: SessionViews) -> None:
 
 def test_an_unseen_event_never_lowers_rarity_novelty_or_order(fitted: SessionViews) -> None:
     sessions = normal_log(100, seed=9)
-    before = fitted.transform(evidence_of(sessions), event_vectors())
-    after = fitted.transform(evidence_of([[*session[:2], 7, *session[2:]] for session in sessions]), event_vectors())
+    before = fitted.transform(evidence_of(sessions), event_vectors(), VIEWS)
+    after = fitted.transform(
+        evidence_of([[*session[:2], 7, *session[2:]] for session in sessions]), event_vectors(), VIEWS
+    )
     for name, column in (("rarity", 0), ("novelty", 0), ("novelty", 1), ("order", 1)):
         assert (after[name][:, column] >= before[name][:, column]).all(), name
 
@@ -61,14 +63,14 @@ def test_unseen_is_what_training_did_not_hold_whatever_its_id() -> None:
     sessions = [[0, 1, 2], [0, 2], [0, 1, 1]] * 5
     views = SessionViews.fit(evidence_of(sessions).sequences, event_vectors(N_KNOWN))
     by_low_id, by_high_id = (
-        views.transform(evidence_of([[0, unseen, 2]]), event_vectors()) for unseen in (N_KNOWN - 1, N_KNOWN + 1)
+        views.transform(evidence_of([[0, unseen, 2]]), event_vectors(), VIEWS) for unseen in (N_KNOWN - 1, N_KNOWN + 1)
     )
     for name in ("presence", "counts", "rarity", "order"):
         assert np.array_equal(by_low_id[name], by_high_id[name]), name
 
 
 def test_distances_are_as_if_every_unseen_event_had_its_own_column(fitted: SessionViews) -> None:
-    known, one, two = fitted.transform(evidence_of([[0, 1, 4], [0, 1, 4, 6], [0, 1, 4, 6, 7]]), event_vectors())[
+    known, one, two = fitted.transform(evidence_of([[0, 1, 4], [0, 1, 4, 6], [0, 1, 4, 6, 7]]), event_vectors(), VIEWS)[
         "counts"
     ]
     assert np.linalg.norm(two - known) == pytest.approx(np.sqrt(2) * np.linalg.norm(one - known), rel=1e-5)
@@ -78,20 +80,20 @@ def test_many_events_share_columns(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(occurrences_module, "MAX_COLUMNS", 4)
     monkeypatch.setattr(occurrences_module, "_SHARED_COLUMNS", 2)
     views = SessionViews.fit(evidence_of(normal_log(50)).sequences, event_vectors(N_KNOWN))
-    assert views.transform(evidence_of(normal_log(5)), event_vectors())["counts"].shape == (5, 5)
+    assert views.transform(evidence_of(normal_log(5)), event_vectors(), VIEWS)["counts"].shape == (5, 5)
 
 
 def test_sessions_without_events_or_times(fitted: SessionViews) -> None:
     evidence = evidence_of([[0, 1, 2, 3, 4], []], gap_s=float("nan"))
-    for name, rows in fitted.transform(evidence, event_vectors()).items():
+    for name, rows in fitted.transform(evidence, event_vectors(), VIEWS).items():
         assert np.isfinite(rows).all(), name
 
 
 def test_state_round_trip(fitted: SessionViews) -> None:
     again = SessionViews.from_state(fitted.state())
     evidence = evidence_of(list(BROKEN.values()))
-    expected = fitted.transform(evidence, event_vectors())
-    for name, rows in again.transform(evidence, event_vectors()).items():
+    expected = fitted.transform(evidence, event_vectors(), VIEWS)
+    for name, rows in again.transform(evidence, event_vectors(), VIEWS).items():
         assert np.array_equal(rows, expected[name])
 
 
