@@ -13,7 +13,7 @@ import numpy as np
 
 from ai_detect.artifacts import check_array
 from ai_detect.detectors.components import COMPONENTS
-from ai_detect.detectors.detectors import DETECTORS, Detector
+from ai_detect.detectors.detectors import DETECTORS, Detector, InNats
 from ai_detect.detectors.forest import ForestDetector
 from ai_detect.detectors.reference import Reference, distinct_rows, make_reference, most_rows
 from ai_detect.detectors.suspicion import trusted
@@ -32,7 +32,9 @@ _N_CHECKED = 32
 #: Training sessions, evenly spaced, that detectors get their rows from; events and transitions are counted in all.
 _MOST_SHOWN = 16_384
 #: Columns of the views that are as wide for every log.
-_WIDTHS = {"rarity": 1, "relations": 2, "novelty": 2, "severity": 2, "order": 2, "surprise": 2, "timing": 3}
+_PROFILE = {"rarity": 1, "relations": 2, "novelty": 2, "severity": 2, "order": 2, "surprise": 2, "timing": 3}
+_OTHERS = {"bigrams": 1, "numbers": 1, "words": 1}
+_WIDTHS = _PROFILE | _OTHERS | {"profile": sum(_PROFILE.values()), "extremes": sum((_PROFILE | _OTHERS).values())}
 #: Beyond any number in a row; sums of squares stay finite.
 _LARGEST = 1e30
 
@@ -122,8 +124,7 @@ class Comparison:
         views = SessionViews.from_state(
             {n.removeprefix("views/"): a for n, a in arrays.items() if n.startswith("views/")}
         )
-        n_columns = {"presence": views.n_columns, "counts": views.n_columns}
-        widths = {**n_columns, **_WIDTHS, "bigrams": 1, "numbers": 1, "words": 1, "profile": sum(_WIDTHS.values())}
+        widths = _WIDTHS | {"presence": views.n_columns}
         references, checks = {}, {}
         for view in _VIEWS:
             rows, weights = arrays[f"rows/{view}"], arrays[f"weights/{view}"]
@@ -160,6 +161,8 @@ class Comparison:
         if name not in self._detectors:
             component = _COMPONENTS[name]
             detector = DETECTORS[component.detector](self.seed)
+            if component.in_nats:
+                detector = InNats(detector)
             detector.fit(self._references[component.view])
             self._keep(name, detector)
         return self._detectors[name]

@@ -17,7 +17,8 @@ class Component:
 
     `prior_if_dirty` is its weight where the training log is not taken to be clean, None for the same.
     `alone` is about the share of the false alarms that it may raise by itself, whatever the others say: for a view that
-    sees what no other does, where a mean would drown it.
+    sees what no other does, where a mean would drown it. `in_nats` shows the detector how far out each column is, where
+    distances between the numbers themselves would mean nothing.
     """
 
     detector: str
@@ -26,6 +27,7 @@ class Component:
     in_ensemble: bool = True
     alone: float = 0.0
     prior_if_dirty: float | None = None
+    in_nats: bool = False
 
     def weight(self, clean: float) -> float:
         """Its weight where the training log is taken to be clean (1), dirty (0) or in between."""
@@ -56,12 +58,13 @@ COMPONENTS = (
     Component("tails", "novelty", 0.25),
     Component("tails", "order", 0.5),
     Component("reconstruction", "surprise", 0.5),
-    Component("knn", "presence", 1.0, in_ensemble=False),
-    Component("knn", "counts", 0.5, in_ensemble=False),
+    Component("knn", "extremes", 2.0, in_ensemble=False, in_nats=True),
     Component("lof", "presence", 1.0, in_ensemble=False),
+    Component("lof", "extremes", 0.5, in_ensemble=False, in_nats=True),
     Component("lof", "embedding", 0.2, in_ensemble=False),
+    Component("iforest", "extremes", 2.0, in_ensemble=False),
     Component("iforest", "embedding", 0.2, in_ensemble=False),
-    Component("cluster", "presence", 1.0, in_ensemble=False),
+    Component("cluster", "extremes", 1.0, in_ensemble=False, in_nats=True),
     Component("cluster", "embedding", 0.2, in_ensemble=False),
 )
 

@@ -88,6 +88,35 @@ class TailDetector:
         return np.maximum(right, left)
 
 
+class InNats:
+    """A detector that sees in each column -ln of the share of training sessions that lie as far out, on either side.
+
+    Distances then weigh columns of any scale alike. A column says no more than training can show, so that one number
+    alone does not decide.
+    """
+
+    def __init__(self, detector: Detector) -> None:
+        self._detector = detector
+        self._tails: list[tuple[TailCalibration, TailCalibration]] = []
+
+    def fit(self, reference: Reference) -> None:
+        """Learn the distribution of every column, and let the detector learn from the nats."""
+        self._tails = [
+            (TailCalibration.fit(column, reference.weights), TailCalibration.fit(-column, reference.weights))
+            for column in reference.rows.T.astype(np.float64)
+        ]
+        self._detector.fit(Reference(self._nats(reference.rows), reference.weights))
+
+    def decision_function(self, rows: Float32Array) -> Float64Array:
+        """The detector's scores."""
+        return self._detector.decision_function(self._nats(rows))
+
+    def _nats(self, rows: Float32Array) -> Float32Array:
+        columns = zip(self._tails, rows.T.astype(np.float64), strict=True)
+        nats = [np.maximum(right.supported(column), left.supported(-column)) for (right, left), column in columns]
+        return np.ascontiguousarray(np.stack(nats, axis=1), np.float32)
+
+
 def _n_jobs(rows: Float64Array) -> int:
     """All cores where there is enough to compare with; each row is still scored by one."""
     return -1 if rows.size > _LARGE else 1

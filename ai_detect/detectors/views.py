@@ -1,13 +1,14 @@
 """What of a session is scored: descriptions, each a matrix with one row a session.
 
-    presence   which events occur, rare ones weighing more          counts   how often they occur
+    presence   which events occur, rare ones weighing more
     rarity     how improbable this set of events is                 relations  how improbable counts are given others
     novelty    how unlike every known template, how many            severity   how rare its failures are
     order      how improbable the transitions are                   surprise what the encoder did not expect
     timing     length, duration, longest gap                        numbers  how far out its oddest number or gap is
     words      how rare its oddest parameter is
     embedding  the encoder's vector: what happened, in which course, and what of it was a surprise
-    profile    the single numbers of all these together, for detectors that weigh columns against each other
+    profile    single numbers together, for detectors that weigh columns against each other
+    extremes   the profile with bigrams, numbers and words, for methods that have no view of these
 
 A row depends on its session and on the sessions that the views were fitted on, never on the rows beside it.
 """
@@ -29,7 +30,7 @@ from ai_detect.tables import BoolArray, Float32Array, Float64Array, Int32Array, 
 #: Views of single numbers, which the profile holds side by side.
 _NUMBERS = ("rarity", "relations", "novelty", "severity", "order", "surprise", "timing")
 #: All of them.
-VIEWS = (*_NUMBERS, "presence", "counts", "bigrams", "numbers", "words", "profile", "embedding")
+VIEWS = (*_NUMBERS, "presence", "bigrams", "numbers", "words", "profile", "extremes", "embedding")
 #: Sessions that are described at once; only memory depends on it.
 _BLOCK = 8_192
 #: Beyond any count; sums of such counts stay below 2**63.
@@ -150,12 +151,11 @@ class SessionViews:
             "numbers": _mean_and_largest(sequences, evidence.odd[:, 0].astype(np.float64))[:, 1:],
             "words": _mean_and_largest(sequences, evidence.odd[:, 1].astype(np.float64))[:, 1:],
         }
-        profile = np.hstack([views[name] for name in _NUMBERS])
-        views |= {"profile": profile, "embedding": evidence.embedding}
-        if not {"presence", "counts"}.isdisjoint(wanted):  # as wide as there are events
-            rareness = self._rareness(event, unseen)
-            views["presence"] = self._event_matrix(n, session, column, 1 + rareness)
-            views["counts"] = self._event_matrix(n, session, column, np.log1p(count) * (1 + rareness / 2))
+        views["profile"] = np.hstack([views[name] for name in _NUMBERS])
+        views["extremes"] = np.hstack([views[name] for name in ("profile", "bigrams", "numbers", "words")])
+        views["embedding"] = evidence.embedding
+        if "presence" in wanted:  # as wide as there are events
+            views["presence"] = self._event_matrix(n, session, column, 1 + self._rareness(event, unseen))
         return {name: np.ascontiguousarray(views[name], np.float32) for name in wanted}
 
     def state(self) -> dict[str, np.ndarray]:

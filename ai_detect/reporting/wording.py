@@ -161,7 +161,6 @@ LEADS = {"unseen_event": "New message", "rare_event": "Rare message"}
 #: What a view looks at, by the name that follows the detector in a component's.
 VIEWS = {
     "presence": "which messages it has",
-    "counts": "how often its messages come",
     "relations": "how often its messages come beside others",
     "severity": "how rare its failures are",
     "novelty": "how new its messages are",
@@ -173,6 +172,7 @@ VIEWS = {
     "words": "the words in its messages",
     "embedding": "the session as the model sees it",
     "profile": "all of it together",
+    "extremes": "how far out it is in many ways at once",
 }
 #: Components are named where held-out normal sessions are as extreme less often than this, so many at most.
 NAMED_P, N_NAMED_VIEWS = 0.05, 2

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ai_detect.detectors.detectors import DETECTORS
+from ai_detect.detectors.detectors import DETECTORS, InNats
+from ai_detect.detectors.nearest import NearestDetector
 from ai_detect.detectors.reference import MIN_ROWS, make_reference
 from ai_detect.tables import Float32Array
 
@@ -96,3 +97,32 @@ def test_a_training_log_of_one_kind_of_session(name: str) -> None:
 @ALL
 def test_no_rows_give_no_scores(name: str) -> None:
     assert scores_of(name, cloud(50), np.zeros((0, 20), np.float32)).shape == (0,)
+
+
+def in_nats(training: Float32Array, rows: Float32Array) -> np.ndarray:
+    detector = InNats(NearestDetector())
+    detector.fit(make_reference(training, 0))
+    return detector.decision_function(rows)
+
+
+def test_in_nats_the_scale_of_a_column_does_not_matter() -> None:
+    training, rows = cloud(300), cloud(100, seed=5)
+    scale = np.where(np.arange(training.shape[1]) % 2, 1024, 1).astype(np.float32)
+    assert np.allclose(in_nats(training, rows), in_nats(training * scale, rows * scale))
+    assert not np.allclose(scores_of("knn", training, rows), scores_of("knn", training * scale, rows * scale))
+
+
+def test_in_nats_one_column_far_out_does_not_outdo_several_that_are_unusual() -> None:
+    training = cloud(300)
+    usual = training[:1]
+    one, several = usual.copy(), usual.copy()
+    one[0, 0] = 1e6
+    several[0, [0, 1, 2]] = 5.0
+    assert in_nats(training, several)[0] > in_nats(training, one)[0] > in_nats(training, usual)[0] == 0
+
+
+def test_in_nats_a_row_scores_the_same_alone_and_in_any_order() -> None:
+    training, rows = cloud(300), cloud(100, seed=5)
+    together = in_nats(training, rows)
+    assert np.array_equal(in_nats(training, rows[::-1]), together[::-1])
+    assert np.array_equal(in_nats(training, rows[3:4]), together[3:4])

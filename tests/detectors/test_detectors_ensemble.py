@@ -108,7 +108,7 @@ def test_a_library_that_scores_differently_is_reported(bank: DetectorBank, caplo
     "change",
     [
         {"format_version": 99},
-        {"components": ["knn:counts"]},
+        {"components": ["knn:extremes"]},
         {"methods": {}},
         {"detection_method": "magic"},
         {"fusion_method": "magic"},
@@ -123,7 +123,7 @@ def test_a_state_that_is_not_one_is_refused(bank: DetectorBank, change: dict[str
 
 def test_a_missing_array_is_refused(bank: DetectorBank) -> None:
     values, arrays = bank.state()
-    for name in ("comparison/rows/counts", "method/knn/values", "suspicious", "comparison/views/column"):
+    for name in ("comparison/rows/extremes", "method/knn/values", "suspicious", "comparison/views/transitions/codes"):
         with pytest.raises(KeyError):
             DetectorBank.from_state(values, {key: array for key, array in arrays.items() if key != name})
 

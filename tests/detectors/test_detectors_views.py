@@ -41,9 +41,11 @@ def test_each_view_sees_its_kind_of_damage(fitted: SessionViews) -> None:
     assert views["novelty"][new].min() > 0
     assert (views["novelty"][[plain, swapped, repeated, missing]] == 0).all()
     assert views["order"][swapped, 1] > views["order"][plain, 1]
-    assert np.array_equal(views["counts"][swapped], views["counts"][plain])
+    assert views["bigrams"][swapped] > 0
+    assert (views["bigrams"][[plain, repeated]] == 0).all()
+    assert np.array_equal(views["relations"][swapped], views["relations"][plain])
     assert np.array_equal(views["presence"][repeated], views["presence"][plain])
-    assert not np.array_equal(views["counts"][repeated], views["counts"][plain])
+    assert views["relations"][repeated, 0] > views["relations"][plain, 0]
     assert views["rarity"][missing, 0] > views["rarity"][plain, 0]
     assert views["timing"][repeated, 0] > views["timing"][plain, 0]
 
@@ -65,13 +67,13 @@ def test_unseen_is_what_training_did_not_hold_whatever_its_id() -> None:
     by_low_id, by_high_id = (
         views.transform(evidence_of([[0, unseen, 2]]), event_vectors(), VIEWS) for unseen in (N_KNOWN - 1, N_KNOWN + 1)
     )
-    for name in ("presence", "counts", "rarity", "order"):
+    for name in ("presence", "rarity", "order", "bigrams"):
         assert np.array_equal(by_low_id[name], by_high_id[name]), name
 
 
 def test_distances_are_as_if_every_unseen_event_had_its_own_column(fitted: SessionViews) -> None:
     known, one, two = fitted.transform(evidence_of([[0, 1, 4], [0, 1, 4, 6], [0, 1, 4, 6, 7]]), event_vectors(), VIEWS)[
-        "counts"
+        "presence"
     ]
     assert np.linalg.norm(two - known) == pytest.approx(np.sqrt(2) * np.linalg.norm(one - known), rel=1e-5)
 
@@ -80,7 +82,7 @@ def test_many_events_share_columns(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(occurrences_module, "MAX_COLUMNS", 4)
     monkeypatch.setattr(occurrences_module, "_SHARED_COLUMNS", 2)
     views = SessionViews.fit(evidence_of(normal_log(50)).sequences, event_vectors(N_KNOWN))
-    assert views.transform(evidence_of(normal_log(5)), event_vectors(), VIEWS)["counts"].shape == (5, 5)
+    assert views.transform(evidence_of(normal_log(5)), event_vectors(), VIEWS)["presence"].shape == (5, 5)
 
 
 def test_sessions_without_events_or_times(fitted: SessionViews) -> None:

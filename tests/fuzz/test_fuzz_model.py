@@ -226,7 +226,7 @@ def test_values_that_cannot_be_are_refused(
         ("detectors", "comparison/forests/iforest:profile/column", lambda array: array + 1000),
         ("detectors", "comparison/forests/iforest:profile/first", lambda array: array[:1]),
         ("detectors", "comparison/forests/iforest:profile/scale", lambda array: array * 0),
-        ("detectors", "comparison/checks/knn:counts", lambda array: array[:1]),
+        ("detectors", "comparison/checks/knn:extremes", lambda array: array[:1]),
         ("detectors", "method/knn/tail", lambda array: array * 0),
         ("detectors", "component/iforest:profile/values", lambda array: array[::-1]),
         ("detectors", "suspicious", lambda array: array[:1]),

@@ -110,8 +110,8 @@ def shop_log(
     table = SessionTable(events.session_keys, sequences.offsets, np.arange(n, dtype=np.int64))
     score = np.where(np.arange(len(sessions)) < n_anomalies, 0.9, 0.2) + np.linspace(0.05, 0, len(sessions))
     p_value = 10.0 ** (-8 * score)
-    raw = {"knn:counts": score * 3, "iforest:embedding": score / 2}
-    p_values = {"knn:counts": p_value, "iforest:embedding": np.sqrt(p_value)}
+    raw = {"knn:extremes": score * 3, "iforest:embedding": score / 2}
+    p_values = {"knn:extremes": p_value, "iforest:embedding": np.sqrt(p_value)}
     scores = ScoreTable(score, p_value, score >= 0.8, 0.8, raw, p_values)
     model = ModelIdentity("run-1", 300, "0123456789abcdef" * 2)
     ranked = rank_anomalies(scores)

@@ -81,7 +81,7 @@ def test_a_finding_has_the_keys_of_the_schema_in_its_order(log: ScoredLog) -> No
     ]
     assert list(finding["source"]) == ["file", "line_start", "line_end", "byte_offset"]
     assert list(finding["reasons"][0])[:6] == ["kind", "line", "text", "template", "expected", "contribution"]
-    assert list(finding["detectors"]["knn:counts"]) == ["raw", "calibrated", "p_value"]
+    assert list(finding["detectors"]["knn:extremes"]) == ["raw", "calibrated", "p_value"]
     assert list(finding["model"]) == ["run_id", "step", "hash"]
 
 
@@ -118,7 +118,7 @@ def test_findings_and_the_table_agree(log: ScoredLog) -> None:
         "score",
         "p_value",
         "is_anomaly",
-        "knn:counts",
+        "knn:extremes",
         "iforest:embedding",
     ]
     assert [row["session"] for row in rows] == list(log.sessions.keys)
@@ -153,7 +153,9 @@ def test_what_no_line_explains_names_the_components(context: ExplainContext) -> 
     usual: Session = ([0, 1, 2, 3, 5, 6], [float("nan")] + [0.25] * 5)
     log = shop_log(context, [usual, usual], 1)
     assert log.findings[0]["reasons"] == []
-    assert log.findings[0]["summary"].startswith("Unusual as a whole: how often its messages come (knn, p = ")
+    assert log.findings[0]["summary"].startswith(
+        "Unusual as a whole: how far out it is in many ways at once (knn, p = "
+    )
 
 
 def test_names_that_no_mask_covers_are_told(log: ScoredLog) -> None:
@@ -234,7 +236,7 @@ def test_undecodable_bytes_and_absent_scores_still_make_valid_files(log: ScoredL
     text.encode()
     first = next(csv.DictReader(io.StringIO(text)))
     assert first["session"] == '=1+1\\xff\n,"'
-    assert first["knn:counts"] == ""
+    assert first["knn:extremes"] == ""
 
 
 def test_texts_stand_where_they_are_missing_and_nowhere_else() -> None:
@@ -249,10 +251,10 @@ def test_texts_stand_where_they_are_missing_and_nowhere_else() -> None:
 
 def test_equal_scores_are_told_apart_from_those_that_only_compare_equal(log: ScoredLog) -> None:
     column = np.resize([0.0, -0.0, 1 / 3, np.nan, 0.0], len(log.scores))
-    scores = replace(log.scores, raw={"knn:counts": column}, p_values={"knn:counts": column})
+    scores = replace(log.scores, raw={"knn:extremes": column}, p_values={"knn:extremes": column})
     rows = csv.DictReader(io.StringIO("".join(scores_csv(log.sessions, log.spans, scores))))
     told = np.resize(np.array(["0", "-0", "0.333333333", "", "0"]), len(log.scores))
-    assert [row["knn:counts"] for row in rows] == told.tolist()
+    assert [row["knn:extremes"] for row in rows] == told.tolist()
 
 
 def test_no_session_at_all(context: ExplainContext) -> None:

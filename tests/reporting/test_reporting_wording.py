@@ -184,10 +184,18 @@ def test_every_view_that_speaks_has_words() -> None:
 
 
 def test_what_no_line_explains_is_told_by_what_the_components_saw() -> None:
-    p_values = {"lof:order": 0.5, "knn:counts": 1e-5, "lof:counts": 1e-3, "iforest:timing": 0.002, "ecod:rarity": 0.03}
+    p_values = {
+        "lof:order": 0.5,
+        "knn:relations": 1e-5,
+        "lof:relations": 1e-3,
+        "iforest:timing": 0.002,
+        "ecod:rarity": 0.03,
+    }
     assert as_a_whole(p_values) == (
-        "Unusual as a whole: how often its messages come (knn, p = 1e-05) and its length, duration and gaps "
-        "(iforest, p = 0.002); no single line stands out"
+        "Unusual as a whole: how often its messages come beside others (knn, p = 1e-05) and its length, duration and "
+        "gaps (iforest, p = 0.002); no single line stands out"
     )
     assert "whatever (p = 0.01)" in as_a_whole({"whatever": 0.01})
-    assert as_a_whole({"knn:counts": 0.2, "lof:order": float("nan")}) == "Unusual as a whole; no single line stands out"
+    assert (
+        as_a_whole({"knn:relations": 0.2, "lof:order": float("nan")}) == "Unusual as a whole; no single line stands out"
+    )
