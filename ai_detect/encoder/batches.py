@@ -27,6 +27,9 @@ MAX_RANK = 15
 _UNSEEN_SHARE = 1 / 16
 _BUCKETS = (16, 24, 32, 48, 64, 80, 104, 136)
 _TRAINING_STEP = 4
+#: Batches of more tokens than this are padded to a multiple of so many: for sizes that come again a process finds room
+#: in what earlier steps have left, for sizes that never do it takes more memory with every step.
+_MANY_TOKENS, _TOKENS_STEP = 16_384, 1024
 
 
 class Piece(NamedTuple):
@@ -48,7 +51,8 @@ class TokenGroup:
 
 @dataclass(frozen=True)
 class EncodedBatch:
-    """What one training step sees: pieces 0..n-1 are the sessions, n..2n-1 their light views, 2n..3n-1 damaged copies.
+    """What one training step sees: pieces 0..n-1 are the sessions, n..2n-1 their light views, 2n..3n-1 damaged copies;
+    rows beyond them are padding.
 
     Views are absent without the contrastive loss, damaged copies also without augmentation.
     """
@@ -135,11 +139,20 @@ def make_batch(
     numbers = np.array(seeds, np.uint64)[:, None] + np.arange(n_events, dtype=np.uint64)
     unseen = mix64_array(numbers, 3) < np.uint64(int(_UNSEEN_SHARE * 2**64))
     content = _contents([piece.events for piece in (*plain, *negatives)])
-    groups = tuple(group_pieces([*plain, *views, *negatives], training_length))
+    groups = [*group_pieces([*plain, *views, *negatives], training_length)]
     masks = [mix64(s, 4, role) for role, made in enumerate((plain, views, negatives)) for s in seeds[: len(made)]]
+    groups += _padding(sum(group.tokens.size for group in groups), len(masks))
     if copies is None:
         copies = np.ones(len(plain), np.int64)
-    return EncodedBatch(groups, len(plain), len(negatives), unseen, content, np.array(masks, np.uint64), copies)
+    return EncodedBatch(tuple(groups), len(plain), len(negatives), unseen, content, np.array(masks, np.uint64), copies)
+
+
+def _padding(n_tokens: int, n_pieces: int) -> list[TokenGroup]:
+    """Rows of padding for a batch of so many tokens, which are no pieces."""
+    n_rows = -n_tokens % _TOKENS_STEP // _TRAINING_STEP
+    if n_tokens <= _MANY_TOKENS or not n_rows:
+        return []
+    return [TokenGroup(np.full((n_rows, _TRAINING_STEP), PAD, np.int64), np.full(n_rows, n_pieces))]
 
 
 def _crop(events: Int32Array, max_events: int, seed: int) -> Piece:

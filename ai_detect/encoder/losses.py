@@ -60,7 +60,9 @@ def training_loss(
     shown[:, FIRST_EVENT : FIRST_EVENT + model.n_events] = batch.unseen
     kept = None
     if model.training and model.dropout:
-        masks = [dropout_masks(batch.seeds[r.pieces], r.tokens.shape[1], model.dim, model.dropout) for r in groups]
+        seeds = [batch.seeds.take(rows.pieces, mode="wrap") for rows in groups]  # of padding it does not matter which
+        lengths = [rows.tokens.shape[1] for rows in groups]
+        masks = [dropout_masks(*row, model.dim, model.dropout) for row in zip(seeds, lengths, strict=True)]
         kept = torch.from_numpy(np.concatenate([mask.reshape(-1, model.dim) for mask in masks])).to(device)
     states, vectors = model(
         [torch.from_numpy(rows.tokens).to(device) for rows in groups],
@@ -81,7 +83,8 @@ def training_loss(
     loss = next_event_loss(logits, expected, times) / n_targets
     parts = {"next_event": loss.detach()}
     if contrastive:
-        in_order = vectors[torch.from_numpy(np.argsort(np.concatenate([rows.pieces for rows in groups]))).to(device)]
+        order = np.argsort(np.concatenate([rows.pieces for rows in groups]))[: 2 * batch.n + batch.n_negatives]
+        in_order = vectors[torch.from_numpy(order).to(device)]
         others, start = group.gather_rows(in_order[batch.n :])
         positive = start + torch.arange(batch.n, device=device)
         weights = _weights(batch, group).to(device)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from encoder.encoder_made import N_EVENTS, SETTINGS, WORDS, encoder, routines, table_of, train
 
+from ai_detect.encoder import batches
 from ai_detect.encoder.batches import make_batch
 from ai_detect.encoder.losses import next_event_loss, nt_xent, training_loss
 
@@ -53,6 +54,19 @@ def test_a_sample_that_stands_for_copies_counts_as_they_would(contrastive: bool)
     assert (once.content[:4] == once.content[4:]).tolist() == [True, False, False, False]
     losses = [training_loss(model, batch, contrastive=contrastive) for batch in (once, several)]
     assert losses[0][1] == pytest.approx(losses[1][1], rel=1e-5)
+
+
+@pytest.mark.parametrize("contrastive", [True, False])
+def test_padding_of_a_large_batch_changes_no_loss(monkeypatch: pytest.MonkeyPatch, contrastive: bool) -> None:
+    table, model = routines(12), encoder()
+    switches = {"n_events": N_EVENTS, "max_events": 24, "contrastive": contrastive}
+    plain = make_batch(table, np.arange(12), 3, 2, **switches)
+    monkeypatch.setattr(batches, "_MANY_TOKENS", 64)
+    padded = make_batch(table, np.arange(12), 3, 2, **switches)
+    assert sum(group.tokens.size for group in plain.groups) % 1024 > 0
+    assert sum(group.tokens.size for group in padded.groups) % 1024 == 0
+    losses = [training_loss(model, batch, contrastive=contrastive)[1] for batch in (plain, padded)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
 def test_next_event_loss_is_the_naive_loop() -> None:
