@@ -12,6 +12,7 @@ from ai_detect.encoder.vocabulary import word_matrix
 from ai_detect.errors import CheckpointError
 from ai_detect.model_file import in_one_line, settings_of_checkpoint
 from ai_detect.parsing.template_miner import TemplateMiner
+from ai_detect.sequences.epoch_samples import EpochSamples, epoch_samples
 from ai_detect.tables import SequenceTable
 
 if TYPE_CHECKING:  # what trains imports torch, which takes longer than scoring a log
@@ -72,15 +73,21 @@ def _trained_encoder(
     return encoder
 
 
+def samples_of(train: SequenceTable) -> EpochSamples:
+    """What an epoch looks at: sessions that look abnormal themselves are not learned from, where they are many."""
+    # judged by themselves: sessions that only validate have no say in what is learned from
+    return epoch_samples(train, trusted(suspected(train)))
+
+
 def training_task(
     model: SessionEncoder,
     train: SequenceTable,
+    samples: EpochSamples,
     validation: SequenceTable | None,
     settings: RunSettings,
     group: ProcessGroup,
 ) -> EncoderTask:
-    """What the trainer works on: sessions that look abnormal themselves are not learned from, where they are many."""
+    """What the trainer works on."""
     from ai_detect.training.encoder_task import EncoderTask
 
-    # judged by themselves: sessions that only validate have no say in what is learned from
-    return EncoderTask(model, train, validation, settings, group, trusted=trusted(suspected(train)))
+    return EncoderTask(model, train, validation, settings, group, samples)

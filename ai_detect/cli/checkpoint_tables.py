@@ -105,7 +105,7 @@ def _topics(
         yield "not valid", [reason]
     phases = {"train": "training", "fit": "training is complete; the detectors are fitted next", "done": "done"}
     due = ", an evaluation comes first" if state.evaluation_due else ""
-    samples = f"{state.samples_in_epoch:,} of {state.n_samples:,} sessions of the present epoch"
+    samples = f"{state.samples_in_epoch:,} of {state.n_samples:,} samples of the present epoch"
     yield "position", [f"step {state.step:,}, epoch {state.position} ({samples})", f"{phases[state.phase]}{due}"]
     losses = [f"training {_shown(state.train_loss, '.6g')}, validation {_shown(manifest.val_loss, '.6g')}"]
     if early.best_val_loss is not None:
@@ -115,7 +115,7 @@ def _topics(
     plan = (
         f"constant at {schedule.constant_factor:.3g} of the peak"
         if schedule.constant_factor is not None
-        else f"warm-up over {schedule.warmup_samples:,} sessions, then down to {schedule.floor_factor:.3g} of the peak "
+        else f"warm-up over {schedule.warmup_samples:,} samples, then down to {schedule.floor_factor:.3g} of the peak "
         f"at epoch {schedule.end_samples / state.n_samples:.3g}"
     )
     yield "learning rate", [rate, plan]

@@ -38,9 +38,9 @@ class TerminalProgress:
     def training(
         self, state: TrainerState, settings: TrainingSettings
     ) -> Iterator[Callable[[TrainerState, Mapping[str, float]], None]]:
-        """A bar over the sessions of all planned epochs; yields the trainer's `on_step`."""
+        """A bar over the samples of all planned epochs; yields the trainer's `on_step`."""
         total = state.planned_epochs * state.n_samples
-        with self._bar("training", total, "sessions", initial=state.samples) as bar:
+        with self._bar("training", total, "samples", initial=state.samples) as bar:
 
             def on_step(state: TrainerState, values: Mapping[str, float]) -> None:
                 bar.update(state.samples - bar.n)

@@ -158,7 +158,7 @@ def _go_on(command: ResumeCommand, typed: Mapping[str, Any], loaded: LoadedCheck
         "overrides": {item.name: [item.checkpoint, item.command] for item in [*differences, *software]},
         "machine": machine,
     }
-    begun = (state, checkpoint.hash, settings, plan, len(data.train))
+    begun = (state, checkpoint.hash, settings, plan, len(data.samples))
     if is_new:
         resumed = fine_tuned_state(*begun, **segment)
         known = state.provenance["n_templates"]

@@ -52,7 +52,7 @@ def _train(command: TrainCommand, stage: Stage) -> int:
         state = new_state(
             settings,
             plan,
-            len(data.train),
+            len(data.samples),
             eval_id=data.eval_id,
             provenance=data.provenance,
             machine=machine_of(device, stage.group),

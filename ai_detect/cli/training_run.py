@@ -27,7 +27,8 @@ from ai_detect.errors import CheckpointError, ConfigError, DataError, Interrupte
 from ai_detect.model_file import model_card
 from ai_detect.pipeline import LogAnomalyPipeline, sessions_per_day
 from ai_detect.process_group import ProcessGroup, torchrun_processes
-from ai_detect.run_encoder import encoder_of_checkpoint, grown_encoder, training_task, untrained_encoder
+from ai_detect.run_encoder import encoder_of_checkpoint, grown_encoder, samples_of, training_task, untrained_encoder
+from ai_detect.sequences.epoch_samples import EpochSamples
 from ai_detect.sequences.parsed_log import ParsedLog, match_log
 from ai_detect.sequences.windowing import split_tail
 from ai_detect.tables import SequenceTable
@@ -96,6 +97,7 @@ class TrainingData:
     log: ParsedLog
     evaluation: ParsedLog | None
     train: SequenceTable
+    samples: EpochSamples  # of `train`, in an epoch
     validation: SequenceTable | None
     provenance: dict[str, Any]
     eval_id: str | None
@@ -180,6 +182,7 @@ def training_data(
         log=log,
         evaluation=evaluation,
         train=train,
+        samples=samples_of(train),
         validation=validation,
         provenance={
             "train_file": _lasting(command.train_file),
@@ -229,7 +232,7 @@ def finish(
             model = grown_encoder(resumed, settings, miner).to(device)
         else:
             model = untrained_encoder(settings, miner).to(device)
-        task = training_task(model, data.train, data.validation, settings, stage.group)
+        task = training_task(model, data.train, data.samples, data.validation, settings, stage.group)
         with ExitStack() as stack:
             on_step = stack.enter_context(progress.training(state, settings))
             state = train(

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Future, ThreadPoolExecutor
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from ai_detect.config import RunSettings
-from ai_detect.encoder.batches import make_batch
+from ai_detect.encoder.batches import EncodedBatch, make_batch
 from ai_detect.encoder.losses import training_loss
 from ai_detect.encoder.model import SessionEncoder
 from ai_detect.process_group import ALONE, ProcessGroup
+from ai_detect.sequences.epoch_samples import EpochSamples
 from ai_detect.sequences.windowing import distinct_sequences
-from ai_detect.tables import BoolArray, Int64Array, SequenceTable
+from ai_detect.tables import Int64Array, SequenceTable
 
 #: Sessions of a validation batch (its contrastive loss depends on how many there are) and at most in all.
 _VALIDATION_BATCH = 128
@@ -22,7 +25,7 @@ _MAX_VALIDATION = 4096
 class EncoderTask:
     """A `TrainingTask`: losses of the encoder on training sessions and, where there are any, validation sessions.
 
-    Of the training sessions only those `trusted` (n_sessions,) are learned from.
+    `samples` says which of the training sessions are learned from; without it, all of them, each for itself.
     """
 
     def __init__(
@@ -32,24 +35,31 @@ class EncoderTask:
         validation: SequenceTable | None,
         settings: RunSettings,
         group: ProcessGroup = ALONE,
-        *,
-        trusted: BoolArray | None = None,
+        samples: EpochSamples | None = None,
     ) -> None:
         self.model = model
         self.group = group
-        self.n_samples = len(train)
         self._train = train
-        # each place in an epoch keeps its number: that of a session not to be learned from goes to the next trusted one
-        self._learned = np.arange(len(train))
-        if trusted is not None and trusted.any():
-            normal = np.flatnonzero(trusted)
-            self._learned = normal[np.searchsorted(normal, self._learned) % len(normal)]
+        self._samples = samples or EpochSamples(np.arange(len(train)), np.ones(len(train), np.int64))
+        self.n_samples = len(self._samples)
         self._validation = None if validation is None else _known_events(validation, model.n_events)
         self._settings = settings
+        self._builder = ThreadPoolExecutor(max_workers=1, thread_name_prefix="batches")
+        self._prepared: tuple[tuple[int, bytes], Future[EncodedBatch]] | None = None
 
     def training_loss(self, indices: Int64Array, epoch: int) -> tuple[Tensor, dict[str, float]]:
         """This process's share of the mean loss of these sessions: a function of weights, indices and epoch."""
-        return self._loss(self._train, self._learned[indices], np.ones(len(indices), np.int64), epoch, self.group)
+        key, batch = (epoch, indices.tobytes()), None
+        if self._prepared is not None and self._prepared[0] == key:
+            batch = self._prepared[1].result()
+        self._prepared = None
+        return self._loss(batch or self._training_batch(indices, epoch), self.group)
+
+    def prepare(self, indices: Int64Array, epoch: int) -> None:
+        """Begin to build this batch in a thread of its own: backward passes leave Python idle."""
+        if len(indices):
+            made = self._builder.submit(self._training_batch, indices, epoch)
+            self._prepared = (epoch, indices.tobytes()), made
 
     def validation_loss(self) -> float | None:
         """Mean loss of the validation sessions (evenly spaced ones of a large set), None without any; the same
@@ -66,31 +76,35 @@ class EncoderTask:
         try:
             with torch.no_grad():
                 for at in self.group.share(np.arange(len(batches))).tolist():
-                    loss, _ = self._loss(self._validation, *_merged(self._validation, batches[at]), 0, ALONE)
+                    batch = self._batch(self._validation, *_merged(self._validation, batches[at]), 0)
+                    loss, _ = self._loss(batch, ALONE)
                     totals[at] = float(loss) * len(batches[at])
         finally:
             self.model.train(was_training)
         # Each number comes from one process and all are added in one order: so the loss does not depend on how many.
         return float(self.group.total(totals).sum()) / len(chosen)
 
-    def _loss(
-        self, sequences: SequenceTable, indices: Int64Array, copies: Int64Array, epoch: int, group: ProcessGroup
-    ) -> tuple[Tensor, dict[str, float]]:
-        """The group's share of the mean loss of sessions that each stand for so many copies."""
+    def _training_batch(self, indices: Int64Array, epoch: int) -> EncodedBatch:
+        """This process's share of the batch of these samples."""
+        own, samples = self.group.share(indices), self._samples
+        return self._batch(self._train, samples.session[own], samples.copies[own], epoch)
+
+    def _batch(self, sequences: SequenceTable, indices: Int64Array, copies: Int64Array, epoch: int) -> EncodedBatch:
         settings = self._settings
-        contrastive = not settings.not_use_contrastive
-        batch = make_batch(
+        return make_batch(
             sequences,
-            group.share(indices),
+            indices,
             settings.seed,
             epoch,
             n_events=self.model.n_events,
             max_events=settings.max_events,
-            contrastive=contrastive,
+            contrastive=not settings.not_use_contrastive,
             augmentation=not settings.not_use_augmentation,
-            copies=group.share(copies),
+            copies=copies,
         )
-        return training_loss(self.model, batch, contrastive=contrastive, group=group)
+
+    def _loss(self, batch: EncodedBatch, group: ProcessGroup) -> tuple[Tensor, dict[str, float]]:
+        return training_loss(self.model, batch, contrastive=not self._settings.not_use_contrastive, group=group)
 
 
 def _merged(sequences: SequenceTable, indices: Int64Array) -> tuple[Int64Array, Int64Array]:

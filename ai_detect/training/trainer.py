@@ -14,9 +14,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -58,6 +60,11 @@ class TrainingTask(Protocol):
         """Mean loss over these samples and its parts: a function of weights, indices, epoch and torch's generators.
 
         Of several processes each returns its share, and the sum is the mean.
+        """
+
+    def prepare(self, indices: Int64Array, epoch: int) -> None:
+        """Begin, beside what else is done, to build what `training_loss` of these samples will need; no result of it
+        depends on this.
         """
 
     def validation_loss(self) -> float | None:
@@ -193,12 +200,14 @@ class _Run:
         state, settings, model = self.state, self.settings, self.task.model
         if self.order is None:
             self.order = epoch_order(state.n_samples, state.seed, state.epoch)
-        batch = self.order[state.samples_in_epoch : state.samples_in_epoch + samples_per_step(settings)]
+        size = samples_per_step(settings)
+        following = self.order[state.samples_in_epoch : state.samples_in_epoch + size + settings.batch_size]
+        batch, upcoming = np.split(following, [size])
         seed_step(state.seed, state.step + 1)
         rate = settings.learning_rate * state.schedule.factor(state.samples + len(batch))
         model.train()
         self.optimizer.zero_grad()
-        loss, parts = self._backward(batch)
+        loss, parts = self._backward(batch, upcoming)
         if not math.isfinite(loss):
             raise self._not_finite(f"the loss became {loss}", rate)
         norm = float(nn.utils.clip_grad_norm_(model.parameters(), settings.max_grad_norm))
@@ -211,15 +220,18 @@ class _Run:
         self._log(values)
         return values
 
-    def _backward(self, batch: Int64Array) -> tuple[float, dict[str, float]]:
-        """Accumulate the gradient of the mean over the batch's samples, in pieces of at most batch_size."""
+    def _backward(self, batch: Int64Array, upcoming: Int64Array) -> tuple[float, dict[str, float]]:
+        """Accumulate the gradient of the mean over the batch's samples, in pieces of at most batch_size; `upcoming` is
+        the first piece of the next step.
+        """
         totals: dict[str, float] = {}
+        pieces = np.split(batch, range(self.settings.batch_size, len(batch), self.settings.batch_size))
         try:
-            for start in range(0, len(batch), self.settings.batch_size):
-                indices = batch[start : start + self.settings.batch_size]
+            for indices, following in pairwise([*pieces, upcoming]):
                 share = len(indices) / len(batch)
                 with self._autocast():
                     loss, parts = self.task.training_loss(indices, self.state.epoch)
+                self.task.prepare(following, self.state.epoch)
                 (loss * share).backward()  # type: ignore[no-untyped-call]
                 for name, part in {"loss": float(loss.detach()), **parts}.items():
                     totals[name] = totals.get(name, 0.0) + float(part) * share

@@ -189,10 +189,11 @@ def _trained(sequences: SequenceTable, known: Sequence[str], settings: RunSettin
     seed_step(settings.seed, 0)
     model = SessionEncoder(settings, len(known), word_matrix(known, settings.n_word_buckets))
     plan = plan_fresh(settings.num_epochs)
-    state = new_state(settings, plan, len(learned), eval_id="e", provenance={})
+    samples = run_encoder.samples_of(learned)
+    state = new_state(settings, plan, len(samples), eval_id="e", provenance={})
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        task = run_encoder.training_task(model, learned, validation, settings, ALONE)
+        task = run_encoder.training_task(model, learned, samples, validation, settings, ALONE)
         train(task, state, settings, checkpoint_dir=folder, config={}, templates={})
         best = load_checkpoint(ranked(scan_checkpoints(folder)[0], "e")[0])
         load_weights(model, best.model_state, folder)

@@ -52,6 +52,12 @@ ENVIRONMENT = {
 SHARES = (0.01, 0.5, 0.99)
 SESSION_REGEX = r"\((request-\d+)\)"
 BATCH_SIZE = 128  # the default of train.py
+#: Kinds of message, each in words of its own; four messages tell apart more sessions than any log here has.
+KINDS = [
+    " ".join(f"{stem}{middle}{end}" for end in ("", "s", "ed", "er", "ing", "ly"))
+    for stem in ("add", "bind", "copy", "drop", "edit", "find")
+    for middle in ("al", "en", "ic", "or", "um", "us")
+]
 ROWS = 4900  # of the peers' embedding: a model of the size of ours
 POLL_S = 0.002
 LIMIT_S = 1800.0
@@ -208,17 +214,16 @@ def copy(source: Path, target: Path) -> None:
 
 
 def make_data(folder: Path, n_sessions: int) -> Data:
-    """A log of short sessions (four lines, a few shapes) and tokens for as many samples as are trained on of it."""
+    """A log of short sessions (four lines, no two alike: of equal ones an epoch looks at a few), and tokens for as many
+    samples as are trained on of it.
+    """
     log, begun = folder / f"app-{n_sessions}.log", datetime(2026, 3, 1)
-    middle = ["page /cart opened in {0} ms", "item {0} added to cart", "search for item {0} gave {1} results"]
-    last = ["payment of {0} EUR accepted", "cart abandoned after {1} s", "user {0} logged out"]
     with open(log, "w") as file:
         for number in range(n_sessions):
-            a, b = number * 7919 % 1000, number * 104729 % 256
-            texts = (f"user {a} logged in from 10.0.3.{b}", middle[b % 3], middle[a % 3], last[number % 5 % 3])
-            for at, text in enumerate(texts):
+            for at in range(4):
+                kind = KINDS[number // len(KINDS) ** at % len(KINDS)]
                 stamp = (begun + timedelta(milliseconds=80 * number + 20 * at)).isoformat(" ", "milliseconds")
-                shown = text.format(a, b)
+                shown = f"{kind} {number * 7919 % 1000}"
                 file.write(f"{stamp.replace('.', ',')} INFO [shop] (request-{number:07}) {shown}\n")
     n_samples = n_sessions * 4 // 5
     tokens = folder / f"tokens-{n_sessions}.npy"

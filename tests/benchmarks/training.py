@@ -20,7 +20,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +34,7 @@ from training_peers import DeepLog, LogBert
 from ai_detect.config import RunSettings
 from ai_detect.parsing.template_miner import TemplateMiner
 from ai_detect.process_group import ALONE
-from ai_detect.run_encoder import training_task, untrained_encoder
+from ai_detect.run_encoder import samples_of, training_task, untrained_encoder
 from ai_detect.sequences.parsed_log import learn_log
 from ai_detect.sequences.windowing import distinct_sequences, split_tail
 from ai_detect.tables import Int64Array, SequenceTable
@@ -89,21 +91,43 @@ def training_sessions(log: Path, settings: RunSettings) -> tuple[TemplateMiner, 
         return miner, parsed.sequences.take(np.sort(head))
 
 
-def our_step(miner: TemplateMiner, sessions: SequenceTable, settings: RunSettings) -> Callable[[Int64Array], None]:
-    """One step as the trainer takes it."""
-    model = untrained_encoder(settings, miner)
-    task = training_task(model, sessions, None, settings, ALONE)
+@dataclass(frozen=True)
+class Program:
+    """What takes a step: on batches of so many of its samples, each of which stands for some sessions on average."""
+
+    steps: Callable[[Sequence[Int64Array]], None]
+    batch_size: int
+    n_samples: int
+    sessions_each: float = 1.0
+
+
+def our_steps(miner: TemplateMiner, sessions: SequenceTable, settings: RunSettings) -> Program:
+    """Steps as the trainer takes them."""
+    model, samples = untrained_encoder(settings, miner), samples_of(sessions)
+    task = training_task(model, sessions, samples, None, settings, ALONE)
     optimizer = AdamW(model, settings.weight_decay)
     model.train()
 
-    def step(indices: Int64Array) -> None:
-        optimizer.zero_grad()
-        loss, _ = task.training_loss(indices, 0)
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(model.parameters(), settings.max_grad_norm)
-        optimizer.step(settings.learning_rate)
+    def steps(batches: Sequence[Int64Array]) -> None:
+        for indices, following in pairwise([*batches, np.zeros(0, np.int64)]):
+            optimizer.zero_grad()
+            loss, _ = task.training_loss(indices, 0)
+            task.prepare(following, 0)
+            loss.backward()  # type: ignore[no-untyped-call]
+            torch.nn.utils.clip_grad_norm_(model.parameters(), settings.max_grad_norm)
+            optimizer.step(settings.learning_rate)
 
-    return step
+    return Program(steps, settings.batch_size, len(samples), int(samples.copies.sum()) / len(samples))
+
+
+def their_steps(program: DeepLog | LogBert, n_sessions: int) -> Program:
+    """Steps of a model that sees every session."""
+
+    def steps(batches: Sequence[Int64Array]) -> None:
+        for indices in batches:
+            program.step(indices)
+
+    return Program(steps, program.batch_size, n_sessions)
 
 
 def speeds(log: Path, n_rounds: int, n_steps: int) -> str:
@@ -111,27 +135,28 @@ def speeds(log: Path, n_rounds: int, n_steps: int) -> str:
     settings = RunSettings(session_regex=SESSION)
     miner, sessions = training_sessions(log, settings)
     torch.manual_seed(0)
-    lstm, lstm_once, bert = DeepLog(sessions, once=False), DeepLog(sessions, once=True), LogBert(sessions)
-    programs: dict[str, tuple[Callable[[Int64Array], None], int]] = {
-        OURS: (our_step(miner, sessions, settings), settings.batch_size),
-        "DeepLog: LSTM, every window": (lstm.step, lstm.batch_size),
-        "DeepLog: equal windows of a batch once": (lstm_once.step, lstm_once.batch_size),
-        "LogBERT-like: masked transformer": (bert.step, bert.batch_size),
+    n = len(sessions)
+    programs = {
+        OURS: our_steps(miner, sessions, settings),
+        "DeepLog: LSTM, every window": their_steps(DeepLog(sessions, once=False), n),
+        "DeepLog: equal windows of a batch once": their_steps(DeepLog(sessions, once=True), n),
+        "LogBERT-like: masked transformer": their_steps(LogBert(sessions), n),
     }
-    order = epoch_order(len(sessions), 0, 0)
     rates: dict[str, list[tuple[float, float]]] = {name: [] for name in programs}
     for at in range(n_rounds + 1):  # the first warms up
-        for name, (step, size) in programs.items():
-            batches = np.resize(order, n_steps * size).reshape(n_steps, size)
+        for name, program in programs.items():
+            order = epoch_order(program.n_samples, 0, 0)
+            batches = np.resize(order, n_steps * program.batch_size).reshape(n_steps, program.batch_size)
             begun = time.perf_counter(), time.process_time()
-            for batch in batches:
-                step(batch)
+            program.steps(batches)
             spent = time.perf_counter() - begun[0], time.process_time() - begun[1]
             if at:
-                rates[name].append((batches.size / spent[0], batches.size / spent[1]))
-    n_distinct = len(distinct_sequences(sessions)[0])
+                n_sessions = batches.size * program.sessions_each
+                rates[name].append((n_sessions / spent[0], n_sessions / spent[1]))
+    n_distinct, ours = len(distinct_sequences(sessions)[0]), programs[OURS]
     lines = [
-        f"{len(sessions):,} sessions to train on, {n_distinct:,} of them distinct; {torch.get_num_threads()} threads, "
+        f"{n:,} sessions to train on, {n_distinct:,} of them distinct, for which {ours.n_samples:,} samples stand; "
+        f"{torch.get_num_threads()} threads, "
         f"{os.cpu_count()} cores, {platform.machine()}, torch {torch.__version__}; load average "
         f"{os.getloadavg()[0]:.1f} at the end; medians of {n_rounds} rounds of {n_steps} batches.\n",
         "| program | batch | sessions/s of the clock | of the processor | s an epoch, clock | ours is faster by |",
@@ -143,7 +168,7 @@ def speeds(log: Path, n_rounds: int, n_steps: int) -> str:
     for name, (clock, processor) in medians.items():
         ratio = statistics.median(ours[1] / other[1] for ours, other in zip(rates[OURS], rates[name], strict=True))
         lines.append(
-            f"| {name} | {programs[name][1]} | {clock:,.0f} | {processor:,.0f} | {len(sessions) / clock:.1f} "
+            f"| {name} | {programs[name].batch_size} | {clock:,.0f} | {processor:,.0f} | {n / clock:.1f} "
             f"| {ratio:.2f} |"
         )
     return "\n".join([*lines, ""])

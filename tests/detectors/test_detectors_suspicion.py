@@ -78,17 +78,10 @@ def test_events_that_come_together_do_not_hide_a_rare_one() -> None:
 
 
 def test_the_encoder_does_not_learn_from_suspects_where_they_are_many() -> None:
-    from ai_detect.config import RunSettings
-    from ai_detect.encoder.model import SessionEncoder
-    from ai_detect.encoder.vocabulary import word_matrix
-    from ai_detect.process_group import ALONE
-    from ai_detect.run_encoder import training_task
+    from ai_detect.run_encoder import samples_of
 
-    settings = RunSettings(dim=16, n_heads=2, n_word_buckets=64, dropout=0, not_use_contrastive=True)
     log = sequences_of([*normal_log(200), *[FAULTS[0]] * 20, *normal_log(5, seed=1)])
-    templates = [f"message {letter}" for letter in "abcdefghi"]
-    model = SessionEncoder(settings, len(templates), word_matrix(templates, settings.n_word_buckets))
-    task = training_task(model, log, None, settings, ALONE)
-    losses = [float(task.training_loss(np.array([index]), 0)[0].detach()) for index in (205, 219, 220)]
-    assert losses[0] == losses[1] == losses[2]  # the next trusted session takes the place of a suspect
-    assert float(task.training_loss(np.array([0]), 0)[0].detach()) != losses[0]
+    samples = samples_of(log)
+    learned = samples.session.tolist()
+    assert learned[205] == learned[219] == learned[220] == 220  # the next trusted session takes the place of a suspect
+    assert learned[0] == 0 and samples.copies.tolist() == [1] * 225

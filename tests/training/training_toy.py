@@ -48,6 +48,9 @@ class ToyTask:
         loss = ((self.model(vectors) - vectors) ** 2).mean()
         return loss, {"mse": float(loss.detach())}
 
+    def prepare(self, indices: np.ndarray, epoch: int) -> None:
+        pass
+
     def validation_loss(self) -> float | None:
         if not self.validation:
             return None
