@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ai_detect import scratch
+from ai_detect.ingest.byte_words import last_word, word_at
 from ai_detect.ingest.compiled import compiled, copy_bytes, inlined
 from ai_detect.tables import StringColumn
 
@@ -36,7 +37,6 @@ class ByteDictionary:
 
     def __init__(self) -> None:
         self.arrays = _empty(_FIRST_SLOTS, _FIRST_WORDS)
-        self._buffer = np.zeros(1 << 10, np.uint64)
 
     def __len__(self) -> int:
         return int(self.arrays.used[0])
@@ -58,13 +58,8 @@ class ByteDictionary:
 
     def number(self, string: bytes) -> int:
         """The number of a string, a new one where it was not seen before."""
-        n_words = -(-len(string) // 8)
-        if n_words > len(self._buffer):
-            self._buffer = np.zeros(2 * n_words, np.uint64)
-        if n_words:
-            self._buffer[n_words - 1] = 0
-        self._buffer.view(np.uint8)[: len(string)] = np.frombuffer(string, np.uint8)
-        while (found := int(number_of(*self.arrays, self._buffer, len(string)))) == NO_ROOM:
+        data = np.frombuffer(bytearray(string), np.uint8)  # of what can be written, as compiled code is made for
+        while (found := int(number_of(*self.arrays, data, 0, len(string)))) == NO_ROOM:
             self.grow()
         return found
 
@@ -123,19 +118,28 @@ def _pack(spans: np.ndarray, content: np.ndarray, out: np.ndarray) -> None:
 
 
 @compiled
-def hash_of(words: np.ndarray, length: int) -> np.uint64:
+def hash_of(data: np.ndarray, begin: int, length: int) -> np.uint64:
     """A hash of 64 bits of so many bytes, in four parts that do not wait for each other."""
-    n_words = (length + 7) >> 3
     a, b, c, d = np.uint64(length), np.uint64(1), np.uint64(2), np.uint64(3)
-    by_four = n_words & ~3
-    for i in range(0, by_four, 4):
-        a = _mixed(a, words[np.uint64(i)])
-        b = _mixed(b, words[np.uint64(i + 1)])
-        c = _mixed(c, words[np.uint64(i + 2)])
-        d = _mixed(d, words[np.uint64(i + 3)])
-    for i in range(by_four, n_words):
-        a = _mixed(a, words[np.uint64(i)])
-    if by_four:
+    at, end = np.uint64(begin), np.uint64(begin + length)
+    while at + np.uint64(32) <= end:
+        a = _mixed(a, word_at(data, at))
+        b = _mixed(b, word_at(data, at + np.uint64(8)))
+        c = _mixed(c, word_at(data, at + np.uint64(16)))
+        d = _mixed(d, word_at(data, at + np.uint64(24)))
+        at += np.uint64(32)
+    if at + np.uint64(8) <= end:
+        b = _mixed(b, word_at(data, at))
+        at += np.uint64(8)
+    if at + np.uint64(8) <= end:
+        c = _mixed(c, word_at(data, at))
+        at += np.uint64(8)
+    if at + np.uint64(8) <= end:
+        d = _mixed(d, word_at(data, at))
+        at += np.uint64(8)
+    if at < end:
+        a = _mixed(a, last_word(data, begin + (length & ~7), length & 7))
+    if length >= 8:
         a = _mixed(_mixed(_mixed(a, b), c), d)
     a *= np.uint64(0x94D049BB133111EB)
     return a ^ (a >> np.uint64(29))
@@ -154,15 +158,16 @@ def number_of(
     spans: np.ndarray,
     words: np.ndarray,
     used: np.ndarray,
-    string: np.ndarray,
+    data: np.ndarray,
+    begin: int,
     length: int,
 ) -> int:
-    """The number of the string in the first `length` bytes of these words, whose last is padded with zeros; NO_ROOM
-    where it is new and there is none for it. The first five are a `DictionaryArrays`; a tuple of arrays would be taken
-    apart at each call, which costs as much as the search.
+    """The number of the string of so many bytes of `data`; NO_ROOM where it is new and there is none for it. The first
+    five are a `DictionaryArrays`; a tuple of arrays would be taken apart at each call, which costs as much as the
+    search.
     """
-    value = hash_of(string, length)
-    return number_of_hashed(slots, hashes, spans, words, used, string, length, value, True)
+    value = hash_of(data, begin, length)
+    return number_of_hashed(slots, hashes, spans, words, used, data, begin, length, value, True)
 
 
 @inlined
@@ -172,34 +177,43 @@ def number_of_hashed(
     spans: np.ndarray,
     words: np.ndarray,
     used: np.ndarray,
-    string: np.ndarray,
+    data: np.ndarray,
+    begin: int,
     length: int,
     value: np.uint64,
     adds: bool,
 ) -> int:
     """`number_of` a string whose `hash_of` is known; NO_ROOM for a new one too where it `adds` none."""
-    n_words = (length + 7) >> 3
+    n_whole, n_rest = np.uint64(length >> 3), length & 7
+    at = np.uint64(begin)
+    rest = last_word(data, begin + length - n_rest, n_rest) if n_rest else np.uint64(0)
     last = np.uint64(len(slots) - 1)
     slot = value & last
     while slots[slot] != 0:
         if (slots[slot] ^ value) & _TAG == 0:
-            number = np.int64(slots[slot] & ~_TAG) - 1
-            begin = spans[number, 0]
+            number = (slots[slot] & ~_TAG) - np.uint64(1)
             if spans[number, 1] == length:
+                word = np.uint64(spans[number, 0])
                 differ = np.uint64(0)
-                for i in range(n_words):
-                    differ |= words[np.uint64(begin + i)] ^ string[np.uint64(i)]
+                for i in range(n_whole):
+                    differ |= words[word + i] ^ word_at(data, at + (i << np.uint64(3)))
+                if n_rest:
+                    differ |= words[word + n_whole] ^ rest
                 if differ == 0:
-                    return int(number)
+                    return np.int64(number)  # type: ignore[return-value]
         slot = (slot + np.uint64(1)) & last
     new = used[0]
+    n_words = (length + 7) >> 3
     if not adds or new >= len(spans) or used[1] + n_words > len(words):
         return NO_ROOM
     slots[slot] = (value & _TAG) | np.uint64(new + 1)
     hashes[new] = value
     spans[new, 0], spans[new, 1] = used[1], length
-    for i in range(n_words):
-        words[np.uint64(used[1] + i)] = string[np.uint64(i)]
+    word = np.uint64(used[1])
+    for i in range(n_whole):
+        words[word + i] = word_at(data, at + (i << np.uint64(3)))
+    if n_rest:
+        words[word + n_whole] = rest
     used[0] += 1
     used[1] += n_words
     return int(new)

@@ -21,8 +21,9 @@ LONGEST_SHAPE = 1_024
 #: A text without a shape.
 NO_SHAPE = NO_ROOM
 _SEEN_BITS = 12
-_ZERO, _NINE, _ANY_DIGIT = 48, 57, np.uint8(49)
+_ZERO, _NINE, _ANY_DIGIT = np.uint8(48), np.uint8(57), np.uint8(49)
 _NO_BYTE = 255
+_LINE_ENDS = b"\r\n"
 
 
 def told_apart_before(programs: Sequence[Program]) -> np.ndarray | None:
@@ -41,52 +42,47 @@ def told_apart_before(programs: Sequence[Program]) -> np.ndarray | None:
             if operation != machine.SET or code[at + 1, 0] != machine.SET or digits[following].any():
                 return None
             before.update(np.flatnonzero(sets[following]).tolist())
-    if len(before) > 2:
+    if len(before) > 2 or not before.isdisjoint(_LINE_ENDS):  # a line's last digit is seen with what follows the line
         return None
     return np.array([*sorted(before), _NO_BYTE, _NO_BYTE][:2], np.uint8)
 
 
 @compiled
-def put_shape(source: np.ndarray, following: np.ndarray, before: np.ndarray, target: np.ndarray) -> None:
-    """Write the shape of bytes, each followed by that of `following`. The loop becomes vector instructions."""
+def put_shape(data: np.ndarray, before: np.ndarray, shape: np.ndarray) -> None:
+    """Write the shape of bytes. The loop becomes vector instructions."""
+    if len(data) == 0:
+        return
+    source, following = data[:-1], data[1:]
     first, second = before[0], before[1]
     for i in range(len(source)):
         byte = source[i]
-        target[i] = byte
-        if _ZERO <= byte <= _NINE and following[i] != first and following[i] != second:
-            target[i] = _ANY_DIGIT
+        is_any = (byte >= _ZERO) & (byte <= _NINE) & (following[i] != first) & (following[i] != second)
+        shape[i] = _ANY_DIGIT if is_any else byte
+    last = data[len(source)]
+    shape[len(source)] = _ANY_DIGIT if _ZERO <= last <= _NINE else last
 
 
 @inlined
 def shape_number(
-    data: np.ndarray,
+    shapes: np.ndarray,
     begin: int,
-    end: int,
-    before: np.ndarray,
-    words: np.ndarray,
-    out: np.ndarray,
+    length: int,
     slots: np.ndarray,
     hashes: np.ndarray,
     spans: np.ndarray,
-    strings: np.ndarray,
+    words: np.ndarray,
     used: np.ndarray,
     seen: np.ndarray,
 ) -> int:
-    """The number of the shape of `data[begin:end]`, which is not empty, in a `ByteDictionary` (the five before the
-    last); NO_SHAPE where there is no room for it, or it is seen for the first time, as most shapes are that are seen
-    once. `out` is the bytes of `words`, in which the shape is put together; `seen` are hashes of late.
+    """The number of the shape that lies in these bytes of `shapes`, in a `ByteDictionary` (the five before the last);
+    NO_SHAPE where there is no room for it, or it is seen for the first time, as most shapes are that are seen once.
+    `seen` are hashes of late.
     """
-    length = end - begin
-    put_shape(data[begin : end - 1], data[begin + 1 : end], before, out)
-    last = data[end - 1]
-    out[length - 1] = _ANY_DIGIT if _ZERO <= last <= _NINE else last
-    for i in range(length, (length + 7) & ~7):
-        out[i] = 0
-    value = hash_of(words, length)
+    value = hash_of(shapes, begin, length)
     place = value >> np.uint64(64 - _SEEN_BITS)
     adds = seen[place] == value
     seen[place] = value
-    return number_of_hashed(slots, hashes, spans, strings, used, words, length, value, adds)
+    return number_of_hashed(slots, hashes, spans, words, used, shapes, begin, length, value, adds)
 
 
 def nothing_seen() -> np.ndarray:

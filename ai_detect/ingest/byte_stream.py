@@ -19,6 +19,7 @@ from ai_detect.ingest import stores
 
 #: Zstandard input at once: bounds what a hostile frame can unfold to.
 _ZSTD_BYTES = 1 << 11
+_GZIP, _ZSTD, _BZIP2, _XZ = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"BZh", b"\xfd7zXZ\x00"
 _BROKEN_STREAM = (OSError, EOFError, zlib.error, lzma.LZMAError, zstandard.ZstdError)
 
 
@@ -35,15 +36,15 @@ def open_bytes(file: str, name: str) -> Iterator[tuple[ByteStream, BufferedReade
     try:
         with stores.open_stored(file) as stored:
             magic = stored.peek(6)[:6]
-            if magic.startswith(b"\x1f\x8b"):
+            if magic.startswith(_GZIP):
                 with gzip.GzipFile(fileobj=stored) as content:
                     yield content, stored
-            elif magic.startswith(b"\x28\xb5\x2f\xfd"):
+            elif magic.startswith(_ZSTD):
                 yield _ZstandardReader(stored), stored
-            elif magic.startswith(b"BZh"):
+            elif magic.startswith(_BZIP2):
                 with bz2.BZ2File(stored) as content:
                     yield content, stored
-            elif magic.startswith(b"\xfd7zXZ\x00"):
+            elif magic.startswith(_XZ):
                 with lzma.LZMAFile(stored) as content:
                     yield content, stored
             else:
@@ -116,6 +117,11 @@ def _as_text(
     if wide is None and given.startswith(("utf-16", "utf-32")):
         wide = given if given.endswith(("le", "be")) else f"{given}-le"
     return (_Utf8Reader(content, wide), stored, "utf-8") if wide else (content, stored, encoding)
+
+
+def is_plain(head: bytes) -> bool:
+    """Whether a file that begins so, with 6 bytes or more, is neither compressed nor in a wide encoding."""
+    return not head.startswith((_GZIP, _ZSTD, _BZIP2, _XZ)) and byte_order_encoding(head) is None
 
 
 def byte_order_encoding(head: bytes) -> str | None:

@@ -13,7 +13,6 @@ from ai_detect.ingest.byte_regex import UnknownPattern, byte_pattern
 from ai_detect.ingest.log_format import SYSLOG_LEVELS, LogFormat
 from ai_detect.ingest.messages import MAX_TEXT_CHARS, PYTHON_FRAME, STACK_FRAME, MessageReader
 from ai_detect.ingest.timestamps import TimeShape
-from ai_detect.tables import NO_SESSION
 
 LONGEST_KEY = 1 << 10
 #: Messages with more bytes of continuation lines are left to Python.
@@ -21,6 +20,22 @@ _LONGEST_TAIL = MAX_TEXT_CHARS // 2
 MOST_LEVELS = 64
 LONGEST_LEVEL = 16
 NO_KEY, KEY_BY_REGEX, KEY_BY_FIELD, KEY_GIVEN = range(4)
+
+
+#: Columns of `Lines.files`: the row after its last, what is to be added to a place in the data and to a row to know the
+#: byte and the line in the file, messages so far, bytes.
+END, OFFSET, LINE, MESSAGES, BYTES = range(5)
+
+
+class Lines(NamedTuple):
+    """Whole lines for compiled code, of a part of a file or of several whole ones: line i is
+    `data[bounds[i] + 1 : bounds[i + 1]]`. Eight bytes and more follow the last.
+    """
+
+    data: np.ndarray  # uint8
+    shapes: np.ndarray  # uint8: the shapes of these bytes
+    bounds: np.ndarray  # (lines + 1,) int64
+    files: np.ndarray  # (n, 5) int64
 
 
 class Layout(NamedTuple):
@@ -44,7 +59,6 @@ class SessionKey(NamedTuple):
     first: np.ndarray  # (256,) bool
     is_anchored: bool
     n_groups: int
-    given: int  # the key of all lines
 
 
 class Learned(NamedTuple):
@@ -85,13 +99,13 @@ class Columns(NamedTuple):
 class State(NamedTuple):
     """Where reading stands."""
 
-    row: np.ndarray  # (1,) int64, the next line of the block
+    row: np.ndarray  # (1,) int64, the next line
+    file: np.ndarray  # (1,) int64, the file that it is of
+    given: np.ndarray  # (1,) int64, the key of all lines of this file
     last_time: np.ndarray  # (1,) int64
     counts: np.ndarray  # (3,) int64: blank lines, messages earlier than the one before, continuation lines
     last_clock: np.ndarray  # (1,) int64, of the line before, where times are clocks without a date
     last_row: np.ndarray  # (1,) int64, the line of the last message
-    key_words: np.ndarray  # (LONGEST_KEY // 8,) uint64, for the key
-    key_bytes: np.ndarray  # uint8, the same
 
 
 def nothing_learned() -> Learned:
@@ -107,9 +121,7 @@ def nothing_learned() -> Learned:
 
 def first_state() -> State:
     """Where reading begins."""
-    row, last_time, counts, last_clock, last_row = (np.zeros(n, np.int64) for n in (1, 1, 3, 1, 1))
-    words = np.zeros(LONGEST_KEY // 8, np.uint64)
-    return State(row, last_time, counts, last_clock, last_row, words, words.view(np.uint8))
+    return State(*(np.zeros(n, np.int64) for n in (1, 1, 1, 1, 3, 1, 1)))
 
 
 def empty_columns(n_rows: int, n_bytes: int) -> Columns:
@@ -169,7 +181,7 @@ def session_key_of(settings: InputSettings) -> SessionKey:
     elif settings.session_by_file:
         kind = KEY_GIVEN
     n_groups = len(pattern.program.captures) // 2 - 1
-    return SessionKey(kind, pattern.program, pattern.first, pattern.is_anchored, n_groups, NO_SESSION)
+    return SessionKey(kind, pattern.program, pattern.first, pattern.is_anchored, n_groups)
 
 
 def tails_of(reader: MessageReader) -> Tails:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import codecs
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -21,11 +20,15 @@ from ai_detect.ingest.byte_regex import UnknownPattern
 from ai_detect.ingest.byte_shapes import NO_SHAPE
 from ai_detect.ingest.byte_texts import EMPTY, GROWTH
 from ai_detect.ingest.column_arrays import (
+    BYTES,
+    END,
     KEY_BY_REGEX,
     KEY_GIVEN,
+    LINE,
     LONGEST_LEVEL,
+    MESSAGES,
     MOST_LEVELS,
-    SessionKey,
+    OFFSET,
     emptied_columns,
     empty_columns,
     first_state,
@@ -35,38 +38,19 @@ from ai_detect.ingest.column_arrays import (
     tails_of,
     with_room,
 )
-from ai_detect.ingest.line_scanner import ALL_READ, FULL, KEYS_FULL, LONGEST_LINE, scan_lines
+from ai_detect.ingest.line_blocks import LineBlock, LineBlocks
+from ai_detect.ingest.line_scanner import FULL, KEYS_FULL, LEFT, LONGEST_LINE, scan_files
 from ai_detect.ingest.line_shapes import LineShapes, empty_line_shapes, forget_line_shapes
-from ai_detect.ingest.log_reader import RawBlock, decode_line
-from ai_detect.ingest.log_sources import LogSource, log_series
-from ai_detect.ingest.messages import MAX_TEXT_CHARS, LineTaker, MessageBatch, MessageReader
+from ai_detect.ingest.log_reader import decode_line
+from ai_detect.ingest.log_sources import log_series
+from ai_detect.ingest.message_block import MessageBlock
+from ai_detect.ingest.messages import MAX_TEXT_CHARS, LineTaker, MessageBatch, MessageReader, SourceStats
 from ai_detect.ingest.timestamps import TimeShape, time_shape
-from ai_detect.tables import NO_SESSION, NO_TIME, Int8Array, Int32Array, Int64Array
+from ai_detect.tables import NO_SESSION, NO_TIME
 
 _MOST_BURST = 64
 #: Encodings in which a line of bytes below 128 is these characters.
 _ASCII_BELOW_128 = ("utf-8", "ascii", "iso8859-1", "cp1252")
-
-
-@dataclass(frozen=True)
-class MessageBlock:
-    """Neighbouring messages, of one file or of several; text i is `data[begins[i]:ends[i]]`, UTF-8 with surrogates
-    passed. Texts, and what is said of them, are there until the next block is asked for.
-    """
-
-    offset: Int64Array  # bytes, in the decompressed file
-    line: Int32Array  # first line, from 1
-    timestamp: Int64Array  # ns since the epoch, UTC; NO_TIME where absent
-    level: Int8Array  # index into tables.LEVELS
-    session: Int32Array  # number of the key; NO_SESSION where there is none
-    shape: Int32Array  # texts of one shape differ in nothing but digits; NO_SHAPE where nothing is known of it
-    of_shape: Int32Array  # room for what is known of texts by their shape, 0 at first
-    data: np.ndarray  # uint8
-    begins: Int64Array
-    ends: Int64Array
-
-    def __len__(self) -> int:
-        return len(self.offset)
 
 
 def read_columns(
@@ -90,134 +74,160 @@ class _ColumnReader:
         self._layout = layout_of(reader.format, reader.settings)
         self._session_key = session_key_of(reader.settings)
         self._learned = nothing_learned()
-        self._columns = empty_columns(1 << 13, 1 << 20)
-        self._given = b""  # the key of all lines of the file that is read
-        self._file_begin = 0  # the first message of the file that is read
+        self._columns = empty_columns(1 << 14, 1 << 20)
         self._tails = tails_of(reader)
         self._shapes = self._line_shapes(text_programs)
-        self._of_shape = np.zeros(len(self._shapes.found), np.int32)
         self._state = first_state()
+        self._stats = np.zeros((len(reader.sources), 3), np.int64)  # lines, bytes, messages of each source
+        self._source = -1  # where Python is ready to read
+        self._series: str | None = None
+        self._scan = reader.new_scanner()
+        self._taker: LineTaker | None = None  # of this source, where Python has read in it
         self._not_shown: bytes | None = None  # the last line that was read here, where Python does not know its clock
 
     def _line_shapes(self, text_programs: Sequence[Program]) -> LineShapes:
-        """What will be known of lines by their shape, where finding it out each time would cost more."""
+        """What will be known of lines by their shape."""
         key, programs = self._session_key, []
         if not self._layout.is_plain:
             programs += [self._layout.program, self._tails.frame, self._tails.python_frame]
-        if key.kind == KEY_BY_REGEX and (programs or not key.is_anchored):
+        if key.kind == KEY_BY_REGEX:
             programs.append(key.program)
         return empty_line_shapes(programs, text_programs)
 
     def read(self) -> Iterator[MessageBlock]:
-        reader = self._reader
-        reader.begin()
-        series: str | None = None
-        scan = reader.new_scanner()
-        for index, source in enumerate(reader.sources):
-            if (name := log_series(source.path)) != series:
-                series, scan = name, reader.new_scanner()
-                if not self._learned.time.is_whole:
-                    self._learned = self._learned._replace(time=TimeShape.none())
-                self._not_shown = None
-            with reader.reading(source.path):
-                yield from self._blocks(source, reader.line_taker(index, scan))
-            self._file_begin = int(self._columns.used[0])
+        reader, state = self._reader, self._state
+        counters = reader.begin()
+        for block in LineBlocks(reader.sources, reader.settings.encoding, self._shapes.before):
+            reader.note_progress(block.stored_bytes)
+            files = block.lines.files
+            stats = self._stats[block.source : block.source + len(files)]
+            stats[:, 0] += np.diff(files[:, END], prepend=0)
+            stats[:, 1] += files[:, BYTES]
+            files[:, MESSAGES] = stats[:, 2]
+            forget_line_shapes(self._shapes)  # the one message that is in the columns has its text
+            self._columns.shape[: self._columns.used[0]] = NO_SHAPE
+            yield from self._read_block(block)
+            yield from self._hand_on(block.lines.data)
+            stats[:, 2] = files[:, MESSAGES]
+        self._finish_source()
         if self._columns.used[0]:
-            yield self._taken()
-        reader.check_result()
-
-    def _blocks(self, source: LogSource, taker: LineTaker) -> Iterator[MessageBlock]:
-        counters, state = self._reader.counters, self._state
-        session_key = self._session_key
-        if session_key.kind == KEY_GIVEN:
-            # the number that the file's key gets with its first message, if there is one
-            self._given = self._reader.file_key(source).encode("utf-8", "surrogatepass")
-            session_key = session_key._replace(given=len(self._keys))
-        state.last_time[0] = NO_TIME
-        state.counts[:] = 0
-        for block in self._reader.raw_blocks(source):
-            if forget_line_shapes(self._shapes):
-                self._of_shape = np.zeros_like(self._of_shape)
-                self._columns.shape[: self._columns.used[0]] = NO_SHAPE
-            yield from self._read_block(block, taker, session_key)
-        if taker.batch.text:
-            self._take_back(taker)
-            taker.close()
-            self._put(taker)
-        self._show_last(taker)
+            yield self._taken(np.zeros(0, np.uint8))
+        counters.n_lines, counters.n_bytes = (int(total) for total in self._stats[:, :2].sum(axis=0))
         counters.n_blank += int(state.counts[0])
         counters.n_out_of_order += int(state.counts[1])
         counters.n_continuation += int(state.counts[2])
+        reader.files = [
+            SourceStats(source.path, *stats) for source, stats in zip(reader.sources, self._stats.tolist(), strict=True)
+        ]
+        reader.check_result()
 
-    def _read_block(self, block: RawBlock, taker: LineTaker, session_key: SessionKey) -> Iterator[MessageBlock]:
-        counters, state = self._reader.counters, self._state
-        data = np.frombuffer(block.content, np.uint8)
-        n_lines = block.n_lines
-        bounds = np.empty(n_lines + 1, np.int64)  # the newlines before and after each line
-        bounds[0], bounds[1:-1], bounds[-1] = -1, block.newlines, len(data)
-        begins, ends = bounds[:-1] + 1, bounds[1:]
-        state.row[0] = 0
+    def _read_block(self, block: LineBlock) -> Iterator[MessageBlock]:
+        state, (data, _, bounds, files) = self._state, block.lines
+        if block.source != self._source:
+            state.last_time[0] = NO_TIME
+        state.row[0] = state.file[0] = 0
         burst, taken_at = 1, -1
-        while state.row[0] < len(begins):
-            before = int(self._columns.used[0])
-            status = ALL_READ
-            if not taker.is_joining:
-                status = scan_lines(
-                    data, begins, ends, block.offset, block.first_line, self._layout, session_key, self._learned,
-                    self._shapes,
-                    self._keys.arrays, self._tails, self._columns, state,
-                )  # fmt: skip
-                n_new = int(self._columns.used[0]) - before
-                if n_new:
-                    if session_key.kind == KEY_GIVEN and session_key.given == len(self._keys):
-                        self._keys.number(self._given)
-                    counters.n_messages += n_new
-                    taker.has_header = True
-                    if self._learned.time.numbers[8]:
-                        last = int(state.last_row[0])
-                        self._not_shown = data[begins[last] : ends[last]].tobytes()
+        while True:
+            self._enter(block)
+            if state.row[0] == files[state.file[0], END]:
+                if state.file[0] + 1 == len(files):  # which may go on in the next block
+                    return
+                state.file[0] += 1
+                state.last_time[0] = NO_TIME
+                continue
+            status = LEFT
+            if self._taker is None or not self._taker.is_joining:
+                status = self._scan_files(block)
             if status == KEYS_FULL:
                 self._keys.grow()
             elif status == FULL:
-                yield from self._make_room(int((ends - begins).max()))
-            elif state.row[0] < len(begins):
+                yield from self._make_room(data, int(np.diff(bounds).max()))
+            elif status == LEFT:
+                self._enter(block)
                 row = int(state.row[0])
                 burst = min(2 * burst, _MOST_BURST) if row == taken_at else 1
-                taken_at = self._take(block, data, begins, ends, row, row + burst, taker)
-                state.row[0] = taken_at
-                yield from self._make_room(0)
+                state.row[0] = taken_at = self._take(block, row, row + burst)
+                yield from self._make_room(data, 0)
 
-    def _take(
-        self,
-        block: RawBlock,
-        data: np.ndarray,
-        begins: Int64Array,
-        ends: Int64Array,
-        row: int,
-        stop: int,
-        taker: LineTaker,
-    ) -> int:
-        """Take lines through Python from `row` on, until `stop` and as long as a message that has continuation lines
-        goes on; returns the next.
+    def _enter(self, block: LineBlock) -> None:
+        """Let Python be ready to read where compiled code has come to."""
+        reader = self._reader
+        while self._source < block.source + self._state.file[0]:
+            self._finish_source()
+            self._source += 1
+            self._taker = None
+            if (series := log_series(reader.sources[self._source].path)) != self._series:
+                self._series, self._scan = series, reader.new_scanner()
+                if not self._learned.time.is_whole:
+                    self._learned = self._learned._replace(time=TimeShape.none())
+                self._not_shown = None
+
+    def _finish_source(self) -> None:
+        """Put the message that Python has read last, if it has read any since."""
+        if self._taker is not None and self._taker.batch.text:
+            self._taker.close()
+            self._put(self._taker)
+        self._show_last()
+
+    def _scan_files(self, block: LineBlock) -> int:
+        """Read on in compiled code: the whole block where times say nothing of those in the next file, or one file."""
+        state, keys, files = self._state, self._keys, block.lines.files
+        first, n_before = int(state.file[0]), int(self._columns.used[0])
+        n_own = int(files[first, MESSAGES])
+        reads_on = self._layout.is_plain or self._learned.time.is_whole
+        is_given = self._session_key.kind == KEY_GIVEN
+        if is_given:  # a file's key is numbered with its first message
+            state.given[0] = self._file_key(block, first) if n_own else len(keys)
+        status = scan_files(
+            block.lines, len(files) if reads_on else first + 1, self._layout, self._session_key, self._learned,
+            self._shapes, keys.arrays, self._tails, self._columns, state,
+        )  # fmt: skip
+        self._reader.counters.n_messages += int(self._columns.used[0]) - n_before
+        if is_given:
+            for file in (first + np.flatnonzero(files[first : state.file[0] + 1, MESSAGES])).tolist():
+                self._file_key(block, file)
+        if self._taker is not None and files[first, MESSAGES] > n_own:
+            self._taker.has_header = True
+        if self._learned.time.numbers[8] and files[state.file[0], MESSAGES] > (n_own if first == state.file[0] else 0):
+            begin, end = block.lines.bounds[state.last_row[0] :][:2].tolist()
+            self._not_shown = block.lines.data[begin + 1 : end].tobytes()
+        return int(status)
+
+    def _file_key(self, block: LineBlock, file: int) -> int:
+        """The number of the key of all lines of a file."""
+        key = self._reader.file_key(self._reader.sources[block.source + file])
+        return self._keys.number(key.encode("utf-8", "surrogatepass"))
+
+    def _take(self, block: LineBlock, row: int, stop: int) -> int:
+        """Take lines of a file through Python from `row` on, until `stop` and as long as a message that has
+        continuation lines goes on; returns the next.
         """
-        self._take_back(taker)
-        self._show_last(taker)
-        taker.last_time = int(self._state.last_time[0])
-        counters, state = self._reader.counters, self._state
+        reader, state, (data, _, bounds, files) = self._reader, self._state, block.lines
+        counters, file = reader.counters, files[state.file[0]]
+        if self._taker is None:
+            self._taker = reader.line_taker(self._source, self._scan)
+            self._taker.has_header = file[MESSAGES] > 0
+        taker = self._taker
+        if file[MESSAGES]:
+            self._take_back(taker)
+        self._show_last()
+        taker.last_time = int(state.last_time[0])
+        n_before = counters.n_messages
         header: tuple[re.Match[str], int, int] | None = None  # the last, with its time and level
-        while row < len(begins):
-            raw = data[begins[row] : ends[row]].tobytes()
-            number = block.first_line + row
-            line, is_undecodable, is_truncated = decode_line(raw, block.encoding, block.offset + int(begins[row]) == 0)
+        while row < file[END]:
+            begin, end = int(bounds[row]) + 1, int(bounds[row + 1])
+            offset = int(file[OFFSET]) + begin
+            line, is_undecodable, is_truncated = decode_line(data[begin:end].tobytes(), block.encoding, offset == 0)
             if row >= stop and not (taker.is_joining and self._goes_on(line)):
                 taker.close()
                 break
             counters.n_undecodable += is_undecodable
             counters.n_truncated += is_truncated
-            attributes = taker.take(block.offset + int(begins[row]), number, line)
+            attributes = taker.take(offset, int(file[LINE]) + row, line)
             if isinstance(attributes, re.Match):
                 header = attributes, taker.batch.timestamp[-1], taker.batch.level[-1]
             row += 1
+        file[MESSAGES] += counters.n_messages - n_before
         if header is not None:
             self._learn(*header)
             state.last_clock[0] = self._learned.time.numbers[9]
@@ -226,10 +236,10 @@ class _ColumnReader:
             self._put(taker)
         return row
 
-    def _show_last(self, taker: LineTaker) -> None:
+    def _show_last(self) -> None:
         """Bring the clock of Python up to the last line that was read here."""
         if self._not_shown is not None and self._learned.time.numbers[8]:
-            taker.show(self._not_shown.decode().removesuffix("\r"))
+            self._scan(self._not_shown.decode().removesuffix("\r"))
         self._not_shown = None
 
     def _goes_on(self, line: str) -> bool:
@@ -255,7 +265,7 @@ class _ColumnReader:
     def _take_back(self, taker: LineTaker) -> None:
         """Give the last message back to Python: the next line may go on with it."""
         columns, batch = self._columns, taker.batch
-        if batch.text or columns.used[0] == self._file_begin:
+        if batch.text:
             return
         row = int(columns.used[0]) - 1
         begin, end, session = int(columns.begins[row]), int(columns.ends[row]), int(columns.session[row])
@@ -293,26 +303,30 @@ class _ColumnReader:
         columns.data[n_bytes:bytes_after] = np.frombuffer(b"".join(texts), np.uint8)
         columns.used[:] = after, bytes_after
 
-    def _make_room(self, longest_line: int) -> Iterator[MessageBlock]:
-        """Hand on what there is, but for the last message, where the columns are nearly full."""
-        columns = self._columns
-        n = int(columns.used[0])
-        is_full = n + _MOST_BURST >= len(columns.offset) or columns.used[1] * 2 >= len(columns.data)
-        if n > 1 and (is_full or longest_line):
-            last = n - 1
-            begin, end = int(columns.begins[last]), int(columns.ends[last])
-            yield self._taken(last)
-            new = self._columns
-            for column, former in zip(new[:6], columns[:6], strict=True):
-                column[0] = former[last]
-            new.begins[0], new.ends[0] = 0, end - begin
-            new.data[: end - begin] = columns.data[begin:end]
-            new.used[:] = 1, end - begin
-            self._file_begin = int(self._file_begin == n)
+    def _make_room(self, lines: np.ndarray, longest_line: int) -> Iterator[MessageBlock]:
+        """Hand on what there is where the columns are nearly full, or are too small for a line of so many bytes."""
+        n, n_bytes = (int(used) for used in self._columns.used)
+        if longest_line or n + _MOST_BURST >= len(self._columns.offset) or 2 * n_bytes >= len(self._columns.data):
+            yield from self._hand_on(lines)
         needed = GROWTH * (min(longest_line, LONGEST_LINE) + 2 * MAX_TEXT_CHARS) + len(EMPTY)
         self._columns = with_room(self._columns, 2, int(self._columns.used[1]) + needed)
 
-    def _taken(self, n: int | None = None) -> MessageBlock:
+    def _hand_on(self, lines: np.ndarray) -> Iterator[MessageBlock]:
+        """Hand on what there is but for the last message, which may go on in the next line."""
+        columns = self._columns
+        last = int(columns.used[0]) - 1
+        if last < 1:
+            return
+        begin, end = int(columns.begins[last]), int(columns.ends[last])
+        yield self._taken(lines, last)
+        new = self._columns
+        for column, former in zip(new[:6], columns[:6], strict=True):
+            column[0] = former[last]
+        new.begins[0], new.ends[0] = 0, end - begin
+        new.data[: end - begin] = columns.data[begin:end]
+        new.used[:] = 1, end - begin
+
+    def _taken(self, lines: np.ndarray, n: int | None = None) -> MessageBlock:
         """The first n messages of the columns, or all; the columns are empty then."""
         old = self._columns
         self._columns = emptied_columns(old)
@@ -320,7 +334,6 @@ class _ColumnReader:
         if self._reader.has_keys:
             self._reader.counters.n_no_session += int(np.count_nonzero(old.session[:n] == NO_SESSION))
         return MessageBlock(
-            old.offset[:n], old.line[:n], old.timestamp[:n], old.level[:n], old.session[:n], old.shape[:n],
-            self._of_shape, old.data, old.begins[:n],
-            old.ends[:n],
+            old.offset[:n], old.line[:n], old.timestamp[:n], old.level[:n], old.session[:n], old.data, old.begins[:n],
+            old.ends[:n], lines, old.shape[:n], self._shapes,
         )  # fmt: skip

@@ -5,9 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from ai_detect.ingest.byte_machine import GAVE_UP, search
-from ai_detect.ingest.compiled import compiled, copy_bytes, inlined
+from ai_detect.ingest.byte_words import word_at
+from ai_detect.ingest.compiled import compiled, inlined
 from ai_detect.ingest.timestamps import HALF_DAY
 from ai_detect.tables import NO_TIME
+
+#: The digit 0 in each byte, and what lifts bytes of 10 and more into the highest bit.
+_ZEROS, _ABOVE_NINE = np.uint64(0x3030303030303030), np.uint64(0x7676767676767676)
 
 
 @compiled
@@ -16,38 +20,44 @@ def time_of(
     begin: int,
     end: int,
     text: np.ndarray,
+    is_fixed: np.ndarray,
     is_digit: np.ndarray,
     numbers: np.ndarray,
     last_clock: np.ndarray,
 ) -> int:
-    """The time of a text that differs from the one learned in the digits of its clock alone; NO_TIME for another, and
-    where a clock without a date falls back by half a day, which begins another day.
+    """The time of an ASCII text that differs from the one learned in the digits of its clock alone; NO_TIME for
+    another, and where a clock without a date falls back by half a day, which begins another day.
+
+    There are eight bytes and more in `data` after the text.
     """
     length = numbers[0]
     if length == 0 or end - begin != length:
         return NO_TIME
-    for i in range(length):
-        byte = data[begin + i]
-        if is_digit[i]:
-            if byte < 48 or byte > 57:
-                return NO_TIME
-        elif byte != text[i]:
-            return NO_TIME
+    differs = np.uint64(0)
+    for i in range(np.uint64((length + 7) >> 3)):
+        word = word_at(data, np.uint64(begin) + (i << np.uint64(3)))
+        differs |= ((word ^ text[i]) & is_fixed[i]) | (((word ^ _ZEROS) + _ABOVE_NINE) & is_digit[i])
+    if differs != 0:
+        return NO_TIME
     hour, minute, second, fraction = begin + numbers[1], begin + numbers[2], begin + numbers[3], begin + numbers[4]
-    hours = (data[hour] - 48) * 10 + data[hour + 1] - 48
-    minutes = (data[minute] - 48) * 10 + data[minute + 1] - 48
-    seconds = (data[second] - 48) * 10 + data[second + 1] - 48
+    hours, minutes, seconds = _two_digits(data, hour), _two_digits(data, minute), _two_digits(data, second)
     if hours > 24 or minutes > 59 or seconds > 60:
         return NO_TIME
     parts = 0
     for i in range(fraction, fraction + numbers[5]):
-        parts = parts * 10 + data[i] - 48
+        parts = parts * 10 + data[np.uint64(i)] - 48
     clock = np.int64(hours * 3600 + minutes * 60 + seconds) * 1_000_000_000 + np.int64(parts) * numbers[6]
     if numbers[8]:
         if clock < max(last_clock[0], numbers[9]) - HALF_DAY:
             return NO_TIME
         last_clock[0] = clock
     return int(numbers[7] + clock)
+
+
+@compiled
+def _two_digits(data: np.ndarray, at: int) -> int:
+    place = np.uint64(at)
+    return int((data[place] - 48) * 10 + data[place + np.uint64(1)] - 48)
 
 
 @inlined
@@ -75,11 +85,3 @@ def key_in(
         if captures[2 * group] >= 0:
             return captures[2 * group], captures[2 * group + 1]
     return 0, 0
-
-
-@inlined
-def put_key(key: np.ndarray, out: np.ndarray) -> None:
-    """Copy a key, and zeros to the end of its last word of eight bytes."""
-    length = copy_bytes(key, out)
-    for i in range(length, (length + 7) & ~7):
-        out[i] = 0

@@ -10,24 +10,29 @@ import numpy as np
 from ai_detect.ingest.byte_dictionary import NO_ROOM, DictionaryArrays, number_of
 from ai_detect.ingest.byte_machine import GAVE_UP, NO_MATCH, match_at
 from ai_detect.ingest.byte_shapes import LONGEST_SHAPE, NO_SHAPE, shape_number
-from ai_detect.ingest.byte_texts import EMPTY, GROWTH, IS_SPACE, TOKEN, joined_text, put_text
+from ai_detect.ingest.byte_texts import EMPTY, GROWTH, IS_SPACE, joined_text, put_text
 from ai_detect.ingest.column_arrays import (
+    END,
     KEY_BY_FIELD,
     KEY_BY_REGEX,
     KEY_GIVEN,
+    LINE,
+    LONGEST_KEY,
+    MESSAGES,
+    OFFSET,
     Columns,
     Layout,
     Learned,
+    Lines,
     SessionKey,
     State,
     Tails,
 )
 from ai_detect.ingest.compiled import any_bits, compiled, copy_bytes
-from ai_detect.ingest.line_fields import key_in, put_key, time_of
+from ai_detect.ingest.line_fields import key_in, time_of
 from ai_detect.ingest.line_shapes import (
     CUT,
     CUT_ANEW,
-    CUT_KEY,
     FIRST,
     HEAD,
     HEAD_END,
@@ -40,12 +45,12 @@ from ai_detect.ingest.line_shapes import (
     LEVEL,
     NO_HEADER,
     NOTHING,
-    REST,
-    REST_END,
     TIME,
     TIME_END,
     LineShapes,
     put_cut,
+    put_known_text,
+    put_last_text,
 )
 from ai_detect.ingest.messages import MAX_TEXT_CHARS
 from ai_detect.tables import NO_SESSION, NO_TIME
@@ -56,12 +61,9 @@ ALL_READ, LEFT, FULL, KEYS_FULL = range(4)
 
 
 @compiled
-def scan_lines(
-    data: np.ndarray,
-    begins: np.ndarray,
-    ends: np.ndarray,
-    offset: int,
-    first_line: int,
+def scan_files(
+    lines: Lines,
+    n_files: int,
     layout: Layout,
     session_key: SessionKey,
     learned: Learned,
@@ -71,12 +73,43 @@ def scan_lines(
     columns: Columns,
     state: State,
 ) -> int:
-    """Read lines from the state's row on into the columns.
+    """Read the lines of the first so many files from the state's row on into the columns.
 
     Returns ALL_READ, LEFT where the next line is for Python, FULL where the columns or KEYS_FULL where the
     dictionary of keys must grow before it. Where that shows in the middle of a message, all is put back as it was
-    before its first line.
+    before its first line. The last message has its text; of others it may be left out (LineShapes.of_text).
     """
+    files, used = lines.files, columns.used
+    while True:
+        file = files[state.file[0]]
+        n_before = used[0]
+        status = _scan_lines(lines, file, layout, session_key, learned, shapes, keys, tails, columns, state)
+        file[MESSAGES] += used[0] - n_before
+        if status != ALL_READ or state.file[0] + 1 >= n_files:
+            break
+        state.file[0] += 1
+        state.last_time[0] = NO_TIME
+        state.given[0] += file[MESSAGES] > 0
+    last = used[0] - 1
+    if last >= 0:
+        put_last_text(lines.data, shapes.found, columns.shape, columns.begins, columns.ends, columns.data, used)
+    return status
+
+
+@compiled
+def _scan_lines(
+    lines: Lines,
+    file: np.ndarray,
+    layout: Layout,
+    session_key: SessionKey,
+    learned: Learned,
+    shapes: LineShapes,
+    keys: DictionaryArrays,
+    tails: Tails,
+    columns: Columns,
+    state: State,
+) -> int:
+    """`scan_files` of one file, but for the last text."""
     (
         (code, sets, captures, stack),
         is_plain,
@@ -87,34 +120,34 @@ def scan_lines(
         key_group,
         syslog,
     ) = layout
-    kind, (key_code, key_sets, key_captures, key_stack), key_first, is_anchored, n_groups, given = session_key
+    kind, (key_code, key_sets, key_captures, key_stack), key_first, is_anchored, n_groups = session_key
     slots, hashes, key_spans, key_words, n_keys = keys
-    time_text, is_clock_digit, time_numbers = learned.time
+    time_text, is_fixed, is_clock_digit, time_numbers = learned.time
     _, level_words, level_lengths, level_index, n_levels = learned
     joins, (f_code, f_sets, f_captures, f_stack), (p_code, p_sets, p_captures, p_stack), tail, scratch = tails
     out_offset, out_line, out_time, out_level, out_session, out_shape, out_begin, out_end, out, used = columns
-    state_row, state_time, state_counts, state_clock, state_last_row, words, word_bytes = state
-    has_shapes, has_texts, before, shape_words, shape_bytes, dictionary, seen, all_found = shapes
+    state_row, _, state_given, state_time, state_counts, state_clock, state_last_row = state
+    has_shapes, has_texts, _, dictionary, seen, all_found, of_text = shapes
     s_slots, s_hashes, s_spans, s_words, s_used = dictionary
+    data, line_shapes, bounds, _ = lines
+    last_row, offset, first_line = file[END], file[OFFSET], file[LINE]
     # as it was before the last message, where this call has read its first line
     message_row, message_bytes, message_time, message_clock, row_before = -1, 0, 0, 0, 0
     n_blank, n_early, n_continuation = 0, 0, 0
     in_tail, after_python_frame, n_tail = False, False, 0
     status = ALL_READ
     row = state_row[0]
-    while row < len(begins):
-        begin, end = begins[row], ends[row]
+    while row < last_row:
+        begin, end = bounds[row] + 1, bounds[row + 1]
         if end - begin > LONGEST_LINE:
             status = LEFT
             break
+        line_begin = begin
         if end > begin and data[end - 1] == 13:
             end -= 1
         shape, known = NO_SHAPE, NOTHING
         if has_shapes and 0 < end - begin <= LONGEST_SHAPE:
-            shape = shape_number(
-                data, begin, end, before, shape_words, shape_bytes, s_slots, s_hashes, s_spans, s_words,
-                s_used, seen,
-            )  # fmt: skip
+            shape = shape_number(line_shapes, begin, end - begin, s_slots, s_hashes, s_spans, s_words, s_used, seen)
         found = all_found[max(shape, 0)]
         if shape >= 0:
             known = found[KIND]
@@ -146,6 +179,7 @@ def scan_lines(
             if matched == NO_MATCH and joins and message_row >= 0:
                 if not in_tail:
                     in_tail, after_python_frame, n_tail = True, False, 0
+                    put_last_text(data, all_found, out_shape, out_begin, out_end, out, used)
                 state_counts[2] += 1
                 last = used[0] - 1
                 key_begin, key_end = begin, begin
@@ -157,12 +191,12 @@ def scan_lines(
                         )  # fmt: skip
                     else:
                         key_begin, key_end = begin + found[KEY], begin + found[KEY_END]
-                    if key_begin == GAVE_UP or key_end - key_begin > 8 * len(words):
+                    n_key = key_end - key_begin
+                    if key_begin == GAVE_UP or n_key > LONGEST_KEY:
                         status = LEFT
                         break
-                    if key_end > key_begin and out_session[last] == NO_SESSION:
-                        put_key(data[key_begin:key_end], word_bytes)
-                        session = number_of(slots, hashes, key_spans, key_words, n_keys, words, key_end - key_begin)
+                    if n_key > 0 and out_session[last] == NO_SESSION:
+                        session = number_of(slots, hashes, key_spans, key_words, n_keys, data, key_begin, n_key)
                         if session == NO_ROOM:
                             status = KEYS_FULL
                             break
@@ -219,7 +253,7 @@ def scan_lines(
             time_begin, time_end = captures[2 * time_group], captures[2 * time_group + 1]
             if known == HEADER:
                 time_begin, time_end = begin + found[TIME], begin + found[TIME_END]
-            time = time_of(data, time_begin, time_end, time_text, is_clock_digit, time_numbers, state_clock)
+            time = time_of(data, time_begin, time_end, time_text, is_fixed, is_clock_digit, time_numbers, state_clock)
             if time == NO_TIME:
                 status = LEFT
                 break
@@ -270,24 +304,24 @@ def scan_lines(
             key_begin, key_end = captures[2 * key_group], captures[2 * key_group + 1]
         session = NO_SESSION
         n_key = key_end - key_begin
-        if key_begin == GAVE_UP or n_key > 8 * len(words):
+        if key_begin == GAVE_UP or n_key > LONGEST_KEY:
             status = LEFT
             break
         if kind == KEY_GIVEN:
-            session = given
+            session = state_given[0]
         elif n_key > 0:
-            put_key(data[key_begin:key_end], word_bytes)
-            session = number_of(slots, hashes, key_spans, key_words, n_keys, words, n_key)
+            session = number_of(slots, hashes, key_spans, key_words, n_keys, data, key_begin, n_key)
             if session == NO_ROOM:
                 status = KEYS_FULL
                 break
         begins_text = kind == KEY_BY_REGEX and key_begin - begin == (end - begin) - (text_end - text_begin)
-        text_at = used[1]
-        if known == HEADER and found[CUT] != CUT_ANEW:
-            text_after = text_at + copy_bytes(data[text_begin:text_end], out[text_at:])
-            if found[CUT] == CUT_KEY:
-                text_after += copy_bytes(TOKEN, out[text_after:])
-                text_after += copy_bytes(data[begin + found[REST] : begin + found[REST_END]], out[text_after:])
+        text_at = text_after = used[1]
+        shows_text = has_texts and known == HEADER and found[CUT] != CUT_ANEW
+        has_text = not shows_text or of_text[shape, 0] <= 0
+        if not has_text:
+            pass
+        elif known == HEADER and found[CUT] != CUT_ANEW:
+            text_after = put_known_text(data, begin, found, out, text_at)
         else:
             text_after = put_text(data, text_begin, text_end, key_begin, key_end, begins_text, out, text_at)
         if text_after - text_at + text_end - text_begin > MAX_TEXT_CHARS:  # it may be cut before blanks go
@@ -306,14 +340,14 @@ def scan_lines(
             state_time[0] = time
         n = used[0]
         state_last_row[0] = row
-        out_offset[n] = offset + begins[row]
+        out_offset[n] = offset + line_begin
         out_line[n] = first_line + row
         out_time[n] = time
         out_level[n] = level
         out_session[n] = session
-        out_shape[n] = shape if has_texts and known == HEADER and found[CUT] != CUT_ANEW else NO_SHAPE
-        out_begin[n] = text_at
-        out_end[n] = text_after
+        out_shape[n] = shape if shows_text else NO_SHAPE
+        out_begin[n] = text_at if has_text else begin
+        out_end[n] = text_after if has_text else begin
         used[0] = n + 1
         used[1] = text_after
         row += 1

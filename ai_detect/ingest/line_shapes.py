@@ -9,9 +9,9 @@ import numpy as np
 
 from ai_detect.ingest.byte_dictionary import DictionaryArrays, bounded_dictionary
 from ai_detect.ingest.byte_machine import Program
-from ai_detect.ingest.byte_shapes import LONGEST_SHAPE, nothing_seen, told_apart_before
+from ai_detect.ingest.byte_shapes import nothing_seen, told_apart_before
 from ai_detect.ingest.byte_texts import IS_ALNUM, IS_SPACE, TOKEN
-from ai_detect.ingest.compiled import compiled
+from ai_detect.ingest.compiled import compiled, copy_bytes, inlined
 
 _MOST_SHAPES = 1 << 15
 _MOST_BYTES = 1 << 23
@@ -32,31 +32,29 @@ class LineShapes(NamedTuple):
     is_used: bool  # whether the patterns allow it
     has_texts: bool  # whether the patterns that texts are searched for do, too
     before: np.ndarray  # (2,) uint8, of `told_apart_before`
-    words: np.ndarray  # uint64, where a shape is put together
-    bytes: np.ndarray  # uint8, the same
     dictionary: DictionaryArrays
     seen: np.ndarray  # uint64, of `nothing_seen`
     found: np.ndarray  # (n, 11) int32
+    # (n, 3) int32, for who searches the texts: where the first is positive, a line of this shape is all that is needed
+    of_text: np.ndarray
 
 
 def empty_line_shapes(programs: Sequence[Program], text_programs: Sequence[Program]) -> LineShapes:
     """No shape yet, for lines in which the first programs find what there is, and the others in their texts."""
-    before = told_apart_before([*programs, *text_programs]) if programs else None
+    before = told_apart_before([*programs, *text_programs])
     # what follows a digit in the text may be the token for the key that the line has there
     has_texts = before is not None and TOKEN[0] not in before
-    if programs and not has_texts:
+    if not has_texts:
         before = told_apart_before(programs)
     n, n_words = (_MOST_SHAPES, _MOST_BYTES // 8) if before is not None else (1, 0)
-    words = np.zeros(LONGEST_SHAPE // 8, np.uint64)
     return LineShapes(
         before is not None,
         has_texts,
         np.zeros(2, np.uint8) if before is None else before,
-        words,
-        words.view(np.uint8),
         bounded_dictionary(n, n_words),
         nothing_seen(),
         np.zeros((n, REST_END + 1), np.int32),
+        np.zeros((n, 3), np.int32),
     )
 
 
@@ -71,6 +69,7 @@ def forget_line_shapes(shapes: LineShapes) -> bool:
         dictionary.slots[:] = 0
         dictionary.used[:] = 0
         shapes.found[:] = NOTHING
+        shapes.of_text[:] = 0
     return is_full
 
 
@@ -135,3 +134,41 @@ def put_cut(
     found[CUT], found[HEAD], found[HEAD_END], found[REST], found[REST_END] = (
         cut, begin - line, head_end - line, rest - line, end - line,
     )  # fmt: skip
+
+
+@compiled
+def put_known_text(data: np.ndarray, line: int, found: np.ndarray, out: np.ndarray, at: int) -> int:
+    """Write the text of a line at `out[at]`, as `found` says that it is cut; returns where it ends."""
+    at += copy_bytes(data[line + found[HEAD] : line + found[HEAD_END]], out[at:])
+    if found[CUT] == CUT_KEY:
+        at += copy_bytes(TOKEN, out[at:])
+        at += copy_bytes(data[line + found[REST] : line + found[REST_END]], out[at:])
+    return at
+
+
+@inlined
+def put_last_text(
+    data: np.ndarray,
+    all_found: np.ndarray,
+    shape: np.ndarray,
+    begins: np.ndarray,
+    ends: np.ndarray,
+    out: np.ndarray,
+    used: np.ndarray,
+) -> None:
+    """Write the text of the last message where it was left out; the arrays are those of `Columns`."""
+    last = used[0] - 1
+    if begins[last] == ends[last]:
+        after = put_known_text(data, begins[last], all_found[shape[last]], out, used[1])
+        begins[last], ends[last] = used[1], after
+        used[1] = after
+
+
+@compiled
+def in_line(found: np.ndarray, begin: int, end: int) -> int:
+    """Where in a line the part of its text stands that `found` says how it is cut; -1 where the token is in it."""
+    head = found[HEAD_END] - found[HEAD]
+    if found[CUT] == CUT_HEAD or end <= head:
+        return int(found[HEAD] + begin)
+    begin -= head + len(TOKEN)
+    return int(found[REST] + begin) if begin >= 0 else -1

@@ -8,18 +8,14 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from contextlib import closing
 from dataclasses import dataclass
-
-import numpy as np
+from itertools import accumulate
 
 from ai_detect.ingest.byte_stream import ByteStream, open_text
 from ai_detect.ingest.log_sources import LogSource
 from ai_detect.ingest.whole_lines import BLOCK_BYTES, MAX_LINE_BYTES, whole_lines
-from ai_detect.tables import Int64Array
 
 _FETCH_BYTES = 1 << 23
-_NEWLINE = 10
 
 
 @dataclass(frozen=True)
@@ -35,73 +31,37 @@ class LineBlock:
     stored_bytes: int  # read so far of the file as it is stored
 
 
-@dataclass(frozen=True)
-class RawBlock:
-    """Neighbouring whole lines of one file as stored (UTF-16 and UTF-32 as UTF-8), without the last newline."""
-
-    first_line: int  # from 1
-    offset: int  # bytes, in the decompressed content
-    end_offset: int  # where the next line begins
-    content: memoryview  # there until the next block is asked for
-    newlines: Int64Array  # where they stand in the content
-    encoding: str
-    stored_bytes: int  # read so far of the file as it is stored
-
-    @property
-    def n_lines(self) -> int:
-        """How many lines there are."""
-        return len(self.newlines) + 1
-
-
-def read_raw_blocks(source: LogSource, encoding: str = "utf-8") -> Generator[RawBlock, None, None]:
-    """Blocks of about 256 KiB of whole lines, split at newlines only.
+def read_blocks(source: LogSource, encoding: str = "utf-8") -> Generator[LineBlock, None, None]:
+    """Blocks of about 256 KiB of whole lines, split at newlines only; a carriage return before one goes too.
 
     UTF-16 and UTF-32 (also recognised by their byte order mark) are read as UTF-8, and offsets then count UTF-8 bytes.
-    Of a line that is longer than a block and `MAX_LINE_BYTES` only the beginning is there. Raises DataError where the
-    file cannot be read or a compressed one is broken.
+    Undecodable bytes become surrogates ("surrogateescape"). Of a line that is longer than a block and `MAX_LINE_BYTES`
+    only the beginning is there. Raises DataError where the file cannot be read or a compressed one is broken.
     """
     with open_text(source.file, source.path, encoding) as (content, stored, encoding):
         line = 1
         if source.begin:
             stored.seek(source.begin)
         for start, end, chunk in whole_lines(content, source.begin, source.end):
-            newlines = np.flatnonzero(np.frombuffer(chunk, np.uint8) == _NEWLINE)
-            yield RawBlock(line, start, end, chunk, newlines, encoding, stored.tell() - source.begin)
-            line += len(newlines) + 1
-
-
-def read_blocks(source: LogSource, encoding: str = "utf-8") -> Generator[LineBlock, None, None]:
-    """The blocks of `read_raw_blocks`, decoded; a carriage return before a newline goes too.
-
-    Undecodable bytes become surrogates ("surrogateescape").
-    """
-    with closing(read_raw_blocks(source, encoding)) as blocks:
-        for block in blocks:
-            yield decode_block(block)
-
-
-def decode_block(block: RawBlock) -> LineBlock:
-    """The lines of a block."""
-    chunk, start = bytes(block.content), block.offset
-    raw = chunk.split(b"\n")
-    lengths = [len(item) + 1 for item in raw]
-    n_truncated = 0
-    if max(lengths) > MAX_LINE_BYTES + 1:
-        n_truncated = sum(length > MAX_LINE_BYTES + 1 for length in lengths)
-        raw = [item[:MAX_LINE_BYTES] for item in raw]
-        chunk = b"\n".join(raw)
-    lines, n_undecodable = _decode(chunk, raw, block.encoding)
-    if block.offset == 0:
-        lines[0] = lines[0].removeprefix("\ufeff")
-    offsets = []
-    for length in lengths:
-        offsets.append(start)
-        start += length
-    return LineBlock(block.first_line, offsets, lines, n_undecodable, n_truncated, block.end_offset, block.stored_bytes)
+            content_bytes = bytes(chunk)
+            raw = content_bytes.split(b"\n")
+            lengths = [len(item) + 1 for item in raw]
+            n_truncated = 0
+            if max(lengths) > MAX_LINE_BYTES + 1:
+                n_truncated = sum(length > MAX_LINE_BYTES + 1 for length in lengths)
+                raw = [item[:MAX_LINE_BYTES] for item in raw]
+                content_bytes = b"\n".join(raw)
+            lines, n_undecodable = _decode(content_bytes, raw, encoding)
+            if start == 0:
+                lines[0] = lines[0].removeprefix("\ufeff")
+            offsets = list(accumulate(lengths[:-1], initial=start))
+            stored_bytes = stored.tell() - source.begin
+            yield LineBlock(line, offsets, lines, n_undecodable, n_truncated, end, stored_bytes)
+            line += len(lines)
 
 
 def decode_line(raw: bytes, encoding: str, is_first: bool) -> tuple[str, bool, bool]:
-    """One line of a raw block as `read_blocks` gives it, whether it holds undecodable bytes, and whether it was cut."""
+    """One line of a block as `read_blocks` gives it, whether it holds undecodable bytes, and whether it was cut."""
     lines, n_undecodable = _decode(raw[:MAX_LINE_BYTES], [raw[:MAX_LINE_BYTES]], encoding)
     line = lines[0].removeprefix("\ufeff") if is_first else lines[0]
     return line, n_undecodable > 0, len(raw) > MAX_LINE_BYTES

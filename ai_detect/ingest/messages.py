@@ -15,7 +15,7 @@ from itertools import islice
 from ai_detect.config import InputSettings
 from ai_detect.errors import ConfigError, DataError
 from ai_detect.ingest.log_format import Attributes, LogFormat, Scanner, resolve_format
-from ai_detect.ingest.log_reader import LineBlock, RawBlock, decode_block, read_blocks, read_raw_blocks
+from ai_detect.ingest.log_reader import LineBlock, read_blocks
 from ai_detect.ingest.log_sources import LogSource, log_series
 from ai_detect.ingest.session_keys import KeyFinder, file_keys, find_by_field, find_by_regex, without_key
 from ai_detect.ingest.timestamps import ClockState, TimeParser
@@ -192,23 +192,21 @@ class MessageReader:
         return batch
 
     def _blocks(self, source: LogSource) -> Iterator[LineBlock]:
-        counters = self.counters
-        for raw in self.raw_blocks(source):
-            block = decode_block(raw)
+        """The blocks of one file, counted."""
+        counters, stored = self.counters, 0
+        for block in read_blocks(source, self.settings.encoding):
+            counters.n_lines += len(block.lines)
+            counters.n_bytes += block.end_offset - block.offsets[0]
             counters.n_undecodable += block.n_undecodable
             counters.n_truncated += block.n_truncated
-            yield block
-
-    def raw_blocks(self, source: LogSource) -> Iterator[RawBlock]:
-        """The blocks of one file, counted; progress is reported."""
-        counters, stored = self.counters, 0
-        for block in read_raw_blocks(source, self.settings.encoding):
-            counters.n_lines += block.n_lines
-            counters.n_bytes += block.end_offset - block.offset
-            if self._on_progress is not None:
-                self._on_progress(block.stored_bytes - stored)
+            self.note_progress(block.stored_bytes - stored)
             stored = block.stored_bytes
             yield block
+
+    def note_progress(self, n_bytes: int) -> None:
+        """Tell who wants to know that so many more stored bytes were read."""
+        if self._on_progress is not None:
+            self._on_progress(n_bytes)
 
     def file_key(self, source: LogSource) -> str:
         """The session key that the file's name is."""

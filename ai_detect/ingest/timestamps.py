@@ -189,10 +189,14 @@ class TimeParser:
 
 
 class TimeShape(NamedTuple):
-    """A time that was read, for times that differ from it in the digits of their clock alone; of length 0 for none."""
+    """A time that was read, for times that differ from it in the digits of their clock alone; of length 0 for none.
 
-    text: np.ndarray  # (n,) uint8
-    is_digit: np.ndarray  # (n,) bool: digits of the clock
+    Its bytes are in words of eight, as compiled code reads them.
+    """
+
+    text: np.ndarray  # (n,) uint64
+    is_fixed: np.ndarray  # (n,) uint64: all bits of the bytes that another time has in common with it
+    is_digit: np.ndarray  # (n,) uint64: the highest bit of the digits of the clock
     # (11,) int64: length; where hour, minute, second and fraction begin; digits of the fraction and what they count
     # (ns); the time (ns) at zero o'clock; 1 where there is no date; the clock (ns); 1 where the date has a year
     numbers: np.ndarray
@@ -200,7 +204,8 @@ class TimeShape(NamedTuple):
     @classmethod
     def none(cls) -> TimeShape:
         """No time."""
-        return cls(np.zeros(_MAX_TEXT, np.uint8), np.zeros(_MAX_TEXT, np.bool_), np.zeros(11, np.int64))
+        text, is_fixed, is_digit = (np.zeros(_MAX_TEXT // 8, np.uint64) for _ in range(3))
+        return cls(text, is_fixed, is_digit, np.zeros(11, np.int64))
 
     @property
     def is_whole(self) -> bool:
@@ -235,9 +240,11 @@ def time_shape(text: str, time: int) -> TimeShape:
     parts = int(text[slice(*fraction)]) if fraction[1] > fraction[0] else 0
     since_midnight = (hour * 3600 + minute * 60 + second) * _SECOND + parts * scale
     has_no_date = not date_text.strip(_AROUND_DATE).rstrip("T")
-    shape.text[: len(text)] = np.frombuffer(text.encode(), np.uint8)
+    shape.text.view(np.uint8)[: len(text)] = np.frombuffer(text.encode(), np.uint8)
+    shape.is_fixed.view(np.uint8)[: len(text)] = 0xFF
     for begin, end in [*spans, fraction] if fraction[0] >= 0 else spans:
-        shape.is_digit[begin:end] = True
+        shape.is_fixed.view(np.uint8)[begin:end] = 0
+        shape.is_digit.view(np.uint8)[begin:end] = 0x80
     begins = [begin for begin, _ in spans]
     fraction_numbers = max(0, fraction[0]), fraction[1] - fraction[0], scale
     shape.numbers[:10] = len(text), *begins, *fraction_numbers, time - since_midnight, has_no_date, since_midnight

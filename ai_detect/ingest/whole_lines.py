@@ -13,13 +13,16 @@ MAX_LINE_BYTES = 1 << 20
 BLOCK_BYTES = 1 << 18
 
 
-def whole_lines(content: ByteStream, start: int = 0, stop: int | None = None) -> Iterator[tuple[int, int, memoryview]]:
+def whole_lines(
+    content: ByteStream, start: int = 0, stop: int | None = None, block_bytes: int = BLOCK_BYTES, slack: int = 0
+) -> Iterator[tuple[int, int, memoryview]]:
     """(byte offset, that of the next line, whole lines without the last newline) of what `content` has left, up to the
     byte `stop`; of an endless line only the beginning is kept in memory.
 
-    The lines lie in one buffer that is used again and again: new memory costs more than reading into old.
+    The lines lie at the beginning of one buffer that is used again and again: new memory costs more than reading into
+    old. `block_bytes` are read at once, and at least `slack` bytes follow the lines.
     """
-    buffer = _Buffer(content, None if stop is None else stop - start)
+    buffer = _Buffer(content, None if stop is None else stop - start, block_bytes, slack)
     while buffer.fill():
         cut = buffer.bytes.rfind(b"\n", 0, buffer.n_used)
         if cut >= 0:
@@ -27,7 +30,7 @@ def whole_lines(content: ByteStream, start: int = 0, stop: int | None = None) ->
             start += cut + 1
             buffer.drop(cut + 1)
         elif buffer.n_used > MAX_LINE_BYTES:
-            line, begin = bytes(buffer.view[: buffer.n_used]), start
+            line, begin, n_bytes = bytearray(buffer.view[: buffer.n_used + slack]), start, buffer.n_used
             start += buffer.n_used
             buffer.drop(buffer.n_used)
             while buffer.fill():
@@ -37,7 +40,7 @@ def whole_lines(content: ByteStream, start: int = 0, stop: int | None = None) ->
                 buffer.drop(n_dropped)
                 if cut >= 0:
                     break
-            yield begin, start, memoryview(line)
+            yield begin, start, memoryview(line)[:n_bytes]
     if buffer.n_used:
         end = buffer.n_used - buffer.bytes.endswith(b"\n", 0, buffer.n_used)
         yield start, start + buffer.n_used, buffer.view[:end]
@@ -46,10 +49,12 @@ def whole_lines(content: ByteStream, start: int = 0, stop: int | None = None) ->
 class _Buffer:
     """What was read and not yet dropped: `bytes[:n_used]`, also seen as `view`."""
 
-    def __init__(self, content: ByteStream, n_bytes: int | None) -> None:
+    def __init__(self, content: ByteStream, n_bytes: int | None, block_bytes: int, slack: int) -> None:
         self._content = content
         self._n_left = n_bytes  # to be read, None for all there is
-        self._make(2 * BLOCK_BYTES)
+        self._block_bytes = block_bytes
+        self._slack = slack
+        self._make(2 * block_bytes + slack)
         self.n_used = 0
 
     def _make(self, size: int) -> None:
@@ -58,11 +63,11 @@ class _Buffer:
 
     def fill(self) -> bool:
         """Read a block more; whether there was any."""
-        if self.n_used + BLOCK_BYTES > len(self.bytes):
+        if self.n_used + self._block_bytes + self._slack > len(self.bytes):
             former = self.view[: self.n_used]
             self._make(2 * len(self.bytes))
             self.view[: self.n_used] = former
-        wanted = BLOCK_BYTES if self._n_left is None else min(BLOCK_BYTES, self._n_left)
+        wanted = self._block_bytes if self._n_left is None else min(self._block_bytes, self._n_left)
         into = self.view[self.n_used : self.n_used + wanted]
         if isinstance(self._content, io.BufferedIOBase):
             n_read = self._content.readinto(into)

@@ -15,15 +15,24 @@ import numpy as np
 from ai_detect.ingest.byte_dictionary import NO_ROOM, ByteDictionary, DictionaryArrays, number_of
 from ai_detect.ingest.byte_machine import GAVE_UP, Program, match_at
 from ai_detect.ingest.byte_regex import UnknownPattern, byte_pattern, joined
-from ai_detect.ingest.byte_shapes import LONGEST_SHAPE, NO_SHAPE, shape_number
+from ai_detect.ingest.byte_shapes import LONGEST_SHAPE, NO_SHAPE, put_shape, shape_number
 from ai_detect.ingest.compiled import any_bits, compiled, copy_bytes
+from ai_detect.ingest.message_block import MessageBlock
 from ai_detect.parsing.byte_kinds import ALNUM, KINDS, run_end
 from ai_detect.parsing.byte_values import known_value, value_of
 from ai_detect.parsing.default_masks import default_match
 from ai_detect.parsing.masking import DEFAULT_MASKS, Masks
-from ai_detect.parsing.text_shapes import NOT_KNOWN, VARIES, TextShapes, empty_shapes, forget_shapes, keep_masks
+from ai_detect.parsing.text_shapes import (
+    NOT_KNOWN,
+    VARIES,
+    TextShapes,
+    empty_shapes,
+    forget_shapes,
+    keep_in_line,
+    keep_masks,
+)
 from ai_detect.parsing.values import PACKED, MaskedValues, packed
-from ai_detect.tables import MAX_VALUES, Int32Array, Int64Array
+from ai_detect.tables import MAX_VALUES, Int32Array
 
 #: Longer texts are left to `Masks.mask`.
 _LONGEST_TEXT = 8_192
@@ -69,20 +78,16 @@ class ByteMasker:
         self._arrays = _mask_arrays(masks)
         self._shapes = empty_shapes([self._arrays.program])
         longest = int(np.diff(self._arrays.name_offsets).max())
-        self._buffer = np.zeros(_LONGEST_TEXT * longest // 8 + 2, np.uint64)
+        self._buffer = np.zeros(_LONGEST_TEXT * longest + 8, np.uint8)
 
     @property
     def program(self) -> Program:
         """What finds the masks."""
         return self._arrays.program
 
-    def mask(
-        self, data: np.ndarray, begins: Int64Array, ends: Int64Array, shape: Int32Array, of_shape: Int32Array
-    ) -> tuple[Int32Array, MaskedValues]:
-        """Numbers of the masked texts of `data[begins[i]:ends[i]]`, which are UTF-8 with surrogates passed, and what
-        their first `MAX_VALUES` masks stand for. `shape` and `of_shape` are those of a `MessageBlock`.
-        """
-        n = len(begins)
+    def mask(self, block: MessageBlock) -> tuple[Int32Array, MaskedValues]:
+        """Numbers of the masked texts of a block, and what their first `MAX_VALUES` masks stand for."""
+        n = len(block)
         columns = MaskedColumns(
             np.empty(n, np.int32),
             np.empty(n, np.int8),
@@ -90,27 +95,27 @@ class ByteMasker:
             np.empty(n * MAX_VALUES, np.uint32),
             np.zeros(2, np.int64),
         )
-        if forget_shapes(self._shapes):
-            of_shape[:] = 0
         while True:
             status = mask_texts(
-                self._arrays, self._shapes, self._is_default, data, begins, ends, shape, of_shape,
-                self._texts.arrays, self._buffer, self._buffer.view(np.uint8), columns,
+                self._arrays, self._shapes, self._is_default, block.data, block.begins, block.ends, block.lines,
+                block.shape, block.shapes.found, block.shapes.of_text, self._texts.arrays, self._buffer, columns,
             )  # fmt: skip
             if status == _DONE:
                 break
             if status == _FULL:
                 self._texts.grow()
             else:
-                self._mask_one(data, begins, ends, columns)
+                self._mask_one(block, columns)
+        if forget_shapes(self._shapes):
+            block.shapes.of_text[:] = 0
         n_values = columns.used[1]
         values = MaskedValues.of_columns(columns.counts, columns.number[:n_values], columns.key[:n_values])
         return columns.text, values
 
-    def _mask_one(self, data: np.ndarray, begins: Int64Array, ends: Int64Array, columns: MaskedColumns) -> None:
+    def _mask_one(self, block: MessageBlock, columns: MaskedColumns) -> None:
         """The text that compiled code left."""
         row, n_values = (int(used) for used in columns.used)
-        text = data[begins[row] : ends[row]].tobytes().decode("utf-8", "surrogatepass")
+        text = block.text(row)
         masked, originals = self._masks.mask(text)
         values = np.frombuffer(packed(originals[:MAX_VALUES]), PACKED)
         columns.text[row] = self._texts.number(masked.encode("utf-8", "surrogatepass"))
@@ -160,41 +165,58 @@ def mask_texts(
     data: np.ndarray,
     begins: np.ndarray,
     ends: np.ndarray,
-    known_shapes: np.ndarray,
-    of_shape: np.ndarray,
+    lines: np.ndarray,
+    line_shape: np.ndarray,
+    found_in_lines: np.ndarray,
+    of_text: np.ndarray,
     texts: DictionaryArrays,
-    out_words: np.ndarray,
     out: np.ndarray,
     columns: MaskedColumns,
 ) -> int:
-    """Mask texts from the first on that is not yet in the columns; `out` is the bytes of `out_words`.
+    """Mask texts from the first on that is not yet in the columns.
 
     Returns _DONE, _LEFT where the next text is for `Masks.mask`, or _FULL where the dictionary must grow before it.
     """
     (code, sets, captures, stack), entries, names, name_offsets, first, marks_of, needs, begins_mask = masks
     slots, hashes, text_spans, words, n_texts = texts
     out_text, out_counts, out_number, out_key, used = columns
-    has_shapes, before, shape_words, shape_bytes, dictionary, seen, shape_text, first_mask, shape_masks = shapes[:9]
-    mask_begins, mask_ends, mask_pattern, mask_kind, n_kept = shapes[9:]
+    has_shapes, before, shape_bytes, dictionary, seen, shape_text, first_mask, shape_masks = shapes[:8]
+    mask_begins, mask_ends, mask_pattern, mask_kind, n_kept = shapes[8:]
     s_slots, s_hashes, s_spans, s_words, s_used = dictionary
     n_patterns = len(entries)
     for row in range(used[0], len(begins)):
         begin, end = begins[row], ends[row]
         n_values, first_value = 0, used[1]
+        in_line = line_shape[row]
+        if in_line >= 0 and begin == end:
+            known = of_text[in_line]
+            for mask in range(known[1], known[1] + min(known[2], MAX_VALUES)):
+                place = np.uint64(mask)
+                is_known, number, key = known_value(
+                    lines, begin + mask_begins[place], begin + mask_ends[place], mask_kind[place]
+                )
+                if not is_known:
+                    return _LEFT
+                out_number[np.uint64(first_value + n_values)] = number
+                out_key[np.uint64(first_value + n_values)] = key
+                n_values += 1
+            out_text[row] = known[0] - 1
+            out_counts[row] = n_values
+            used[0] += 1
+            used[1] += n_values
+            continue
         at, copied, length = begin, begin, 0
         masked, shape = NOT_KNOWN, NO_SHAPE
-        known_shape = known_shapes[row]
-        if known_shape >= 0 and of_shape[known_shape] > 0:
-            shape = of_shape[known_shape] - 1
-        elif has_shapes and 0 < end - begin <= LONGEST_SHAPE:
-            shape = shape_number(
-                data, begin, end, before, shape_words, shape_bytes, s_slots, s_hashes, s_spans, s_words,
-                s_used, seen,
-            )  # fmt: skip
+        if has_shapes and end - begin <= LONGEST_SHAPE:
+            put_shape(data[begin:end], before, shape_bytes)
+            shape = shape_number(shape_bytes, 0, end - begin, s_slots, s_hashes, s_spans, s_words, s_used, seen)
         if shape >= 0 and shape_text[shape] != NOT_KNOWN:
             masked = shape_text[shape]
-            if known_shape >= 0:
-                of_shape[known_shape] = shape + 1
+            if in_line >= 0 and masked >= 0:
+                keep_in_line(
+                    masked, first_mask[shape], shape_masks[shape], found_in_lines[in_line], of_text[in_line],
+                    mask_begins, mask_ends, mask_kind, n_kept,
+                )  # fmt: skip
             for mask in range(first_mask[shape], first_mask[shape] + shape_masks[shape]):
                 found, last = begin + mask_begins[mask], begin + mask_ends[mask]
                 if n_values < MAX_VALUES:
@@ -267,9 +289,7 @@ def mask_texts(
                 at = copied = found
         if masked < 0:
             length += copy_bytes(data[copied:end], out[length:])
-            for i in range(length, (length + 7) & ~7):
-                out[i] = 0
-            number_here = number_of(slots, hashes, text_spans, words, n_texts, out_words, length)
+            number_here = number_of(slots, hashes, text_spans, words, n_texts, out, 0, length)
             if number_here == NO_ROOM:
                 return _FULL
             if shape >= 0 and masked == NOT_KNOWN and n_before + n_masks <= len(mask_begins):

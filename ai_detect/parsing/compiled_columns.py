@@ -15,8 +15,10 @@ from ai_detect.ingest.byte_machine import Program
 from ai_detect.ingest.byte_regex import UnknownPattern
 from ai_detect.ingest.byte_shapes import NO_SHAPE
 from ai_detect.ingest.compiled import CAN_COMPILE, is_kept
-from ai_detect.ingest.header_columns import MessageBlock, read_columns
-from ai_detect.ingest.line_scanner import scan_lines
+from ai_detect.ingest.header_columns import read_columns
+from ai_detect.ingest.line_scanner import scan_files
+from ai_detect.ingest.line_shapes import empty_line_shapes
+from ai_detect.ingest.message_block import MessageBlock
 from ai_detect.ingest.messages import MessageReader
 from ai_detect.parsing.byte_masking import ByteMasker, mask_texts
 from ai_detect.parsing.events import MessageColumns, Messages
@@ -29,7 +31,7 @@ __all__ = ["CAN_COMPILE", "blocks_of", "is_ready", "masking_of", "read_messages"
 
 def is_ready() -> bool:
     """Whether the machine code is there, so that it starts within a second."""
-    return is_kept(scan_lines) and is_kept(mask_texts)
+    return is_kept(scan_files) and is_kept(mask_texts)
 
 
 def read_messages(reader: MessageReader, miner: TemplateMiner, learns: bool) -> Messages:
@@ -60,6 +62,7 @@ def blocks_of(reader: MessageReader, keys: ByteDictionary, programs: Sequence[Pr
 
 
 def _blocks_of_batches(reader: MessageReader, keys: ByteDictionary) -> Iterator[MessageBlock]:
+    shapes = empty_line_shapes((), ())
     for batch in reader:
         texts = [text.encode("utf-8", "surrogatepass") for text in batch.text]
         lengths = np.fromiter(map(len, texts), np.int64, len(texts))
@@ -74,11 +77,12 @@ def _blocks_of_batches(reader: MessageReader, keys: ByteDictionary) -> Iterator[
             np.array(batch.timestamp, np.int64),
             np.array(batch.level, np.int8),
             np.array(sessions, np.int32),
-            np.full(len(texts), NO_SHAPE, np.int32),
-            np.zeros(0, np.int32),
             np.frombuffer(bytearray(b"".join(texts)), np.uint8),
             ends - lengths,
             ends,
+            np.zeros(0, np.uint8),
+            np.full(len(texts), NO_SHAPE, np.int32),
+            shapes,
         )
 
 
@@ -90,15 +94,11 @@ def masking_of(
         masker = ByteMasker(miner.masks, texts)
     except UnknownPattern:
         return (), lambda block: _masked_by_miner(block, miner, texts)
-    return (masker.program,), lambda block: masker.mask(
-        block.data, block.begins, block.ends, block.shape, block.of_shape
-    )
+    return (masker.program,), masker.mask
 
 
 def _masked_by_miner(
     block: MessageBlock, miner: TemplateMiner, texts: ByteDictionary
 ) -> tuple[Int32Array, MaskedValues]:
-    content = block.data.tobytes()
-    spans = zip(block.begins.tolist(), block.ends.tolist(), strict=True)
-    masked, values = miner.mask([content[begin:end].decode("utf-8", "surrogatepass") for begin, end in spans])
+    masked, values = miner.mask([block.text(row) for row in range(len(block))])
     return np.array([texts.number(text.encode("utf-8", "surrogatepass")) for text in masked], np.int32), values

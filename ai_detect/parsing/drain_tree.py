@@ -25,7 +25,7 @@ class TreeArrays(NamedTuple):
     begins: np.ndarray  # (clusters + 1,) int64: where its template begins
     templates: np.ndarray  # int32, numbers of words
     key: np.ndarray  # (2,) uint32, where what is looked up in `nodes` is put
-    key_words: np.ndarray  # (1,) uint64, the same
+    key_bytes: np.ndarray  # uint8, the same
 
 
 class DrainTree:
@@ -37,11 +37,11 @@ class DrainTree:
         self._nodes = ByteDictionary()
         self._known: dict[tuple[int, int], int] = {}  # the same, for Python
         self._n_words = 0
-        key = np.zeros(_KEY_BYTES // 8, np.uint64)
+        key = np.zeros(_KEY_BYTES // 4, np.uint32)
         empty = [np.zeros(0, np.int32) for _ in range(3)]
         self._arrays = TreeArrays(
             self._nodes.arrays, empty[0], empty[1], empty[2], np.zeros(0, np.int64), np.zeros(0, np.int32),
-            key.view(np.uint32), key,
+            key, key.view(np.uint8),
         )  # fmt: skip
         for n_words, node in drain.root_node.key_to_child_node.items():
             self._add_node(node, self._node(NO_NODE, int(n_words)))
@@ -124,12 +124,12 @@ def longer(column: np.ndarray, length: int, fill: int) -> np.ndarray:
 
 
 @compiled
-def _child(nodes: DictionaryArrays, key: np.ndarray, key_words: np.ndarray, above: int, word: int) -> int:
+def _child(nodes: DictionaryArrays, key: np.ndarray, key_bytes: np.ndarray, above: int, word: int) -> int:
     """The node below another, or NO_NODE."""
     slots, hashes, spans, words, used = nodes
     key[0], key[1] = above + 1, word
-    value = hash_of(key_words, _KEY_BYTES)
-    return number_of_hashed(slots, hashes, spans, words, used, key_words, _KEY_BYTES, value, False)
+    value = hash_of(key_bytes, 0, _KEY_BYTES)
+    return number_of_hashed(slots, hashes, spans, words, used, key_bytes, 0, _KEY_BYTES, value, False)
 
 
 @compiled
@@ -142,15 +142,15 @@ def find_leaf(tree: TreeArrays, depth: int, words: np.ndarray) -> tuple[int, int
     """
     if len(words) == 0:
         return NO_NODE, NO_NODE
-    node = _child(tree.nodes, tree.key, tree.key_words, NO_NODE, len(words))
+    node = _child(tree.nodes, tree.key, tree.key_bytes, NO_NODE, len(words))
     by_length = node
     for level in range(min(depth, len(words)) - 1):
         if node == NO_NODE:
             break
         above = node
-        node = _child(tree.nodes, tree.key, tree.key_words, above, words[level])
+        node = _child(tree.nodes, tree.key, tree.key_bytes, above, words[level])
         if node == NO_NODE:
-            node = _child(tree.nodes, tree.key, tree.key_words, above, WILDCARD_NUMBER)
+            node = _child(tree.nodes, tree.key, tree.key_bytes, above, WILDCARD_NUMBER)
     if node == NO_NODE:
         return NO_NODE, NO_NODE
     return node, by_length if depth > 2 else node

@@ -50,8 +50,8 @@ def events_of_texts(words: TextWords, matcher: TemplateMatcher) -> Int32Array:
     of_texts = words.numbered()
     events = scratch.zeros(len(words.texts), np.int32)
     longest = max(matcher.by_length, default=0)
-    key = np.zeros(longest // 2 + 1, np.uint64)
-    _match(of_texts, _template_arrays(words, matcher, longest), key, key.view(np.uint32), events)
+    key = np.zeros(longest + 1, np.uint32)
+    _match(of_texts, _template_arrays(words, matcher, longest), key, key.view(np.uint8), events)
     return events
 
 
@@ -120,7 +120,7 @@ def _value_words(n: int, spans: np.ndarray, content: np.ndarray, values: WordVal
 
 @compiled
 def _match(
-    of_texts: WordArrays, templates: TemplateArrays, key_words: np.ndarray, key: np.ndarray, events: np.ndarray
+    of_texts: WordArrays, templates: TemplateArrays, key: np.ndarray, key_bytes: np.ndarray, events: np.ndarray
 ) -> None:
     offsets, numbers = of_texts
     by_length, places, place_offsets, (slots, hashes, spans, words, used), event_of = templates
@@ -135,11 +135,8 @@ def _match(
             for place in range(place_offsets[arrangement], place_offsets[arrangement + 1]):
                 key[n] = numbers[begin + places[place]]
                 n += 1
-            if n & 1:
-                key[n] = 0
-            found = number_of_hashed(
-                slots, hashes, spans, words, used, key_words, 4 * n, hash_of(key_words, 4 * n), False
-            )
+            value = hash_of(key_bytes, 0, 4 * n)
+            found = number_of_hashed(slots, hashes, spans, words, used, key_bytes, 0, 4 * n, value, False)
             if found >= 0:
                 events[text] = event_of[found]
                 break

@@ -10,13 +10,11 @@ import numpy as np
 from ai_detect import scratch
 from ai_detect.ingest.byte_dictionary import NO_ROOM, ByteDictionary, DictionaryArrays, number_of
 from ai_detect.ingest.byte_texts import IS_SPACE
-from ai_detect.ingest.compiled import any_bits, compiled, copy_bytes
+from ai_detect.ingest.compiled import any_bits, compiled
 from ai_detect.parsing.masking import WILDCARD
 
 #: The number of the word that stands for any other.
 WILDCARD_NUMBER = 0
-#: Words of more bytes are numbered by Python.
-_LONGEST_WORD = 1 << 13
 _DONE, _LEFT, _FULL, _WORDS_FULL = range(4)
 
 
@@ -38,7 +36,6 @@ class TextWords:
         self._split = split
         self._arrays = WordArrays(scratch.zeros(1 << 10, np.int64), scratch.zeros(1 << 13, np.int32))
         self._n_texts = 0
-        self._buffer = np.zeros(_LONGEST_WORD // 8, np.uint64)
         self._known: dict[str, int] = {}
         self.number(WILDCARD)
 
@@ -62,10 +59,7 @@ class TextWords:
             status = _LEFT
             if self.is_by_blanks:
                 _, _, spans, content, _ = self.texts.arrays
-                status = _split_texts(
-                    n_texts, spans, content.view(np.uint8), self._arrays, self.words.arrays, self._buffer,
-                    self._buffer.view(np.uint8), at,
-                )  # fmt: skip
+                status = _split_texts(n_texts, spans, content.view(np.uint8), self._arrays, self.words.arrays, at)
             if status == _WORDS_FULL:
                 self.words.grow()
             elif status == _FULL:
@@ -111,11 +105,9 @@ def _split_texts(
     content: np.ndarray,
     arrays: WordArrays,
     dictionary: DictionaryArrays,
-    buffer: np.ndarray,
-    out: np.ndarray,
     at: np.ndarray,
 ) -> int:
-    """Number the words of texts from `at` on; `out` is the bytes of `buffer`.
+    """Number the words of texts from `at` on.
 
     Returns _DONE, _LEFT where the next text is for Python, _FULL where the arrays or _WORDS_FULL where the dictionary
     must grow before it.
@@ -138,12 +130,7 @@ def _split_texts(
             last = begin
             while last < end and not IS_SPACE[content[np.uint64(last)]]:
                 last += 1
-            if last - begin > len(out):
-                return _LEFT
-            n_bytes = copy_bytes(content[begin:last], out)
-            for i in range(n_bytes, (n_bytes + 7) & ~7):
-                out[i] = 0
-            number = number_of(slots, hashes, spans, words, used, buffer, n_bytes)
+            number = number_of(slots, hashes, spans, words, used, content, begin, last - begin)
             if number == NO_ROOM:
                 return _WORDS_FULL
             numbers[n] = number

@@ -11,6 +11,9 @@ from hypothesis import strategies as st
 
 from ai_detect.ingest.byte_dictionary import ByteDictionary
 from ai_detect.ingest.byte_regex import UnknownPattern
+from ai_detect.ingest.byte_shapes import NO_SHAPE
+from ai_detect.ingest.line_shapes import empty_line_shapes
+from ai_detect.ingest.message_block import MessageBlock
 from ai_detect.parsing.byte_masking import ByteMasker
 from ai_detect.parsing.masking import DEFAULT_MASKS, Masks
 from ai_detect.parsing.values import MaskedValues, packed
@@ -55,8 +58,14 @@ def check_batch(
     encoded = [text.encode("utf-8", "surrogatepass") for text in texts]
     ends = np.cumsum([len(text) for text in encoded], dtype=np.int64)
     begins = ends - [len(text) for text in encoded]
-    data = np.frombuffer(b"".join(encoded), np.uint8)
-    numbers, values = masker.mask(data, begins, ends, np.full(len(texts), -1, np.int32), np.zeros(0, np.int32))
+    data = np.frombuffer(bytearray(b"".join(encoded)), np.uint8)
+    n, column = len(texts), np.zeros(len(texts), np.int64)
+    numbers, values = masker.mask(
+        MessageBlock(
+            column, column.astype(np.int32), column, column.astype(np.int8), column.astype(np.int32), data, begins,
+            ends, data, np.full(n, NO_SHAPE, np.int32), empty_line_shapes((), ()),
+        )
+    )  # fmt: skip
     expected = [masks.mask(text) for text in texts]
     strings = list(dictionary.strings())
     assert [strings[number] for number in numbers] == [masked for masked, _ in expected]

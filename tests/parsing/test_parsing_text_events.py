@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from ai_detect.errors import NotFittedError
 from ai_detect.ingest.byte_dictionary import ByteDictionary
-from ai_detect.parsing import text_words
 from ai_detect.parsing.template_miner import TemplateMiner
 from ai_detect.tables import MAX_VALUES
 
@@ -63,8 +62,7 @@ def test_random_texts(texts: list[str], n_learned: int, settings_: dict[str, Any
         np.testing.assert_array_equal(found.number.astype(np.float32), expected.number.astype(np.float32))
 
 
-def test_long_texts_and_words(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(text_words, "_LONGEST_WORD", 16)
+def test_long_texts_and_words() -> None:
     texts = [" ".join(f"{word}{i}" for i in range(n)) for n in (1, 400, 20_000) for word in ("w", "word" * 9)]
     words = TemplateMiner().words_of(numbered(texts))
     offsets, numbers = words.numbered()
