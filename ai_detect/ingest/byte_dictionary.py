@@ -14,8 +14,8 @@ from ai_detect.tables import StringColumn
 #: The number of a string for which there is no room: `ByteDictionary.grow` and try again.
 NO_ROOM = -1
 
-_FIRST_SLOTS = 1 << 10
-_FIRST_WORDS = 1 << 13
+_FIRST_SLOTS = 1 << 15
+_FIRST_WORDS = 1 << 16
 #: Strings that are read at once; only memory depends on it.
 _READ_AT_ONCE = 1 << 14
 #: The half of a hash that a slot keeps.

@@ -10,8 +10,8 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, replace
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,8 @@ else:
 
 _MAX_OPERATIONS = 4_096
 _MAX_BYTE = 256
+#: Patterns whose programs are kept: a process reads many files of few layouts.
+_MOST_KEPT = 256
 
 
 class UnknownPattern(ValueError):
@@ -42,9 +44,20 @@ class BytePattern:
     is_anchored: bool  # matches at the beginning of the text or nowhere
     min_width: int
 
+    def anew(self) -> BytePattern:
+        """The same with room of its own to run in."""
+        program = self.program
+        captures, stack = program.captures.copy(), np.empty((machine.STACK_ROWS, 4), np.int64)
+        return replace(self, program=program._replace(captures=captures, stack=stack))
+
 
 def byte_pattern(pattern: re.Pattern[str], groups: bool = True) -> BytePattern:
     """The program of a pattern; without `groups` only the whole match can be asked for. Raises UnknownPattern."""
+    return _translated(pattern, groups).anew()
+
+
+@lru_cache(_MOST_KEPT)
+def _translated(pattern: re.Pattern[str], groups: bool) -> BytePattern:
     tree = _re_parser.parse(pattern.pattern, pattern.flags)
     translator = _Translator(tree.state.flags, groups)
     try:
@@ -58,7 +71,7 @@ def byte_pattern(pattern: re.Pattern[str], groups: bool = True) -> BytePattern:
     _look_ahead(code, sets)
     sets = _look_at_splits(code, sets)
     captures = np.full(2 * tree.state.groups if groups else 0, -1, np.int64)
-    program = Program(code, sets, captures, np.empty((machine.STACK_ROWS, 4), np.int64))
+    program = Program(code, sets, captures, np.empty((0, 4), np.int64))
     return BytePattern(program, _first(code, sets, 0, {}), needs, bool(code[0, 0] == machine.BEGIN), tree.getwidth()[0])
 
 

@@ -3,6 +3,7 @@
 Two texts are of one shape where they differ in nothing but digits, and only in such as no pattern tells apart. A
 pattern sees a text as a row of members and others of its character classes, so in both it finds the same spans. A class
 of some digits alone is allowed where one of a few bytes must follow (`0[xX]`): before these a digit stays what it is.
+Who knows more of the patterns may make more bytes equal, as hexadecimal words are by parsing/hex_words.py.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ LONGEST_SHAPE = 1_024
 NO_SHAPE = NO_ROOM
 _SEEN_BITS = 12
 _ZERO, _NINE, _ANY_DIGIT = np.uint8(48), np.uint8(57), np.uint8(49)
-_NO_BYTE = 255
+_NO_BYTE, _BEYOND_ASCII = 255, np.uint8(128)
+_HEX_DIGITS = b"0123456789ABCDEFabcdef"
 _LINE_ENDS = b"\r\n"
 
 
@@ -47,9 +49,15 @@ def told_apart_before(programs: Sequence[Program]) -> np.ndarray | None:
     return np.array([*sorted(before), _NO_BYTE, _NO_BYTE][:2], np.uint8)
 
 
+def tells_hex_apart(programs: Sequence[Program]) -> bool:
+    """Whether hexadecimal digits are not all the same for these programs."""
+    classes = [program.sets[:, list(_HEX_DIGITS)] for program in programs]
+    return any((members.any(axis=1) != members.all(axis=1)).any() for members in classes)
+
+
 @compiled
 def put_shape(data: np.ndarray, before: np.ndarray, shape: np.ndarray) -> None:
-    """Write the shape of bytes. The loop becomes vector instructions."""
+    """Write the shape of bytes; all beyond ASCII are one. The loop becomes vector instructions."""
     if len(data) == 0:
         return
     source, following = data[:-1], data[1:]
@@ -57,9 +65,9 @@ def put_shape(data: np.ndarray, before: np.ndarray, shape: np.ndarray) -> None:
     for i in range(len(source)):
         byte = source[i]
         is_any = (byte >= _ZERO) & (byte <= _NINE) & (following[i] != first) & (following[i] != second)
-        shape[i] = _ANY_DIGIT if is_any else byte
+        shape[i] = _ANY_DIGIT if is_any else min(byte, _BEYOND_ASCII)
     last = data[len(source)]
-    shape[len(source)] = _ANY_DIGIT if _ZERO <= last <= _NINE else last
+    shape[len(source)] = _ANY_DIGIT if _ZERO <= last <= _NINE else min(last, _BEYOND_ASCII)
 
 
 @inlined

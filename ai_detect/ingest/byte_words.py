@@ -11,7 +11,9 @@ from numba import extending, types
 
 from ai_detect.ingest.compiled import compiled
 
-_AT_ONCE = np.uint64(64)
+#: So many bytes may be read after the last that is wanted.
+SLACK = 64
+_AT_ONCE = np.uint64(SLACK)
 
 
 def _intrinsic(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -31,22 +33,30 @@ def word_at(typing_context: Any, data: Any, at: Any) -> Any:
 
 
 @_intrinsic
-def _equal_bits(typing_context: Any, data: Any, at: Any, byte: Any) -> Any:
-    """Which of the 64 bytes from a place on are this one: bit i stands for byte i."""
+def range_bits(typing_context: Any, data: Any, at: Any, fold: Any, low: Any, n: Any) -> Any:
+    """Which of the 64 bytes from a place on are one of n from `low` on, with the bits of `fold` set in them: bit i
+    stands for byte i.
+    """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        vector, indices = ir.VectorType(ir.IntType(8), 64), ir.VectorType(ir.IntType(32), 64)
-        place = builder.bitcast(_place(context, builder, signature, arguments), vector.as_pointer())
+        vector, places = ir.VectorType(ir.IntType(8), 64), ir.VectorType(ir.IntType(32), 64)
         nothing, first = ir.Constant(vector, ir.Undefined), ir.Constant(ir.IntType(32), 0)
-        one = builder.insert_element(nothing, arguments[2], first)
-        wanted = builder.shuffle_vector(one, nothing, ir.Constant(indices, [0] * 64))
-        return builder.bitcast(builder.icmp_unsigned("==", builder.load(place, align=1), wanted), ir.IntType(64))
 
-    return types.uint64(data, types.uint64, types.uint8), generate
+        def everywhere(byte: Any) -> Any:
+            one = builder.insert_element(nothing, byte, first)
+            return builder.shuffle_vector(one, nothing, ir.Constant(places, [0] * 64))
+
+        fold, low, n = map(everywhere, arguments[2:])
+        place = builder.bitcast(_place(context, builder, signature, arguments), vector.as_pointer())
+        folded = builder.or_(builder.load(place, align=1), fold)
+        found = builder.icmp_unsigned("<", builder.sub(folded, low), n)
+        return builder.bitcast(found, ir.IntType(64))
+
+    return types.uint64(data, types.uint64, types.uint8, types.uint8, types.uint8), generate
 
 
 @_intrinsic
-def _lowest_bit(typing_context: Any, bits: Any) -> Any:
+def lowest_bit(typing_context: Any, bits: Any) -> Any:
     """The number of the lowest bit that is set; there must be one."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -77,9 +87,9 @@ def places_of(byte: int, data: np.ndarray, begin: int, end: int, places: np.ndar
     """Write where a byte stands in `data[begin:end]` after the first n of `places`; returns how many these are then."""
     wanted, at, last, found = np.uint8(byte), np.uint64(begin), np.uint64(end), np.uint64(n)
     while at + _AT_ONCE <= last:
-        bits = _equal_bits(data, at, wanted)
+        bits = range_bits(data, at, 0, wanted, 1)
         while bits != 0:
-            places[found] = at + _lowest_bit(bits)
+            places[found] = at + lowest_bit(bits)
             found += np.uint64(1)
             bits &= bits - np.uint64(1)
         at += _AT_ONCE

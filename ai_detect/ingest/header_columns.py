@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import codecs
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 
 from ai_detect.ingest.byte_dictionary import ByteDictionary
-from ai_detect.ingest.byte_machine import Program
 from ai_detect.ingest.byte_regex import UnknownPattern
 from ai_detect.ingest.byte_shapes import NO_SHAPE
 from ai_detect.ingest.byte_texts import EMPTY, GROWTH
+from ai_detect.ingest.byte_words import SLACK
 from ai_detect.ingest.column_arrays import (
     BYTES,
     END,
@@ -40,7 +40,7 @@ from ai_detect.ingest.column_arrays import (
 )
 from ai_detect.ingest.line_blocks import LineBlock, LineBlocks
 from ai_detect.ingest.line_scanner import FULL, KEYS_FULL, LEFT, LONGEST_LINE, scan_files
-from ai_detect.ingest.line_shapes import LineShapes, empty_line_shapes, forget_line_shapes
+from ai_detect.ingest.line_shapes import LineShapes, TextPatterns, empty_line_shapes, forget_line_shapes
 from ai_detect.ingest.log_reader import decode_line
 from ai_detect.ingest.log_sources import log_series
 from ai_detect.ingest.message_block import MessageBlock
@@ -49,24 +49,25 @@ from ai_detect.ingest.timestamps import TimeShape, time_shape
 from ai_detect.tables import NO_SESSION, NO_TIME
 
 _MOST_BURST = 64
+_NO_PATTERNS = TextPatterns()
 #: Encodings in which a line of bytes below 128 is these characters.
 _ASCII_BELOW_128 = ("utf-8", "ascii", "iso8859-1", "cp1252")
 
 
 def read_columns(
-    reader: MessageReader, keys: ByteDictionary, text_programs: Sequence[Program] = ()
+    reader: MessageReader, keys: ByteDictionary, texts: TextPatterns = _NO_PATTERNS
 ) -> Iterator[MessageBlock]:
     """All messages of all sources as columns, `reader`'s counters and files included; session keys are numbered in
-    `keys`. In texts of one shape `text_programs` find the same spans.
+    `keys`. In texts of one shape the patterns of `texts` find the same spans.
 
     Raises what iterating over the reader raises, and UnknownPattern before the first message where only Python can read
     this layout or find these keys.
     """
-    return _ColumnReader(reader, keys, text_programs).read()
+    return _ColumnReader(reader, keys, texts).read()
 
 
 class _ColumnReader:
-    def __init__(self, reader: MessageReader, keys: ByteDictionary, text_programs: Sequence[Program]) -> None:
+    def __init__(self, reader: MessageReader, keys: ByteDictionary, texts: TextPatterns) -> None:
         if codecs.lookup(reader.settings.encoding).name not in _ASCII_BELOW_128:
             raise UnknownPattern(f"the encoding {reader.settings.encoding}")
         self._reader = reader
@@ -76,7 +77,8 @@ class _ColumnReader:
         self._learned = nothing_learned()
         self._columns = empty_columns(1 << 14, 1 << 20)
         self._tails = tails_of(reader)
-        self._shapes = self._line_shapes(text_programs)
+        self._shapes = self._line_shapes(texts)
+        self._hide = texts.hide if self._shapes.hides else None
         self._state = first_state()
         self._stats = np.zeros((len(reader.sources), 3), np.int64)  # lines, bytes, messages of each source
         self._source = -1  # where Python is ready to read
@@ -85,19 +87,19 @@ class _ColumnReader:
         self._taker: LineTaker | None = None  # of this source, where Python has read in it
         self._not_shown: bytes | None = None  # the last line that was read here, where Python does not know its clock
 
-    def _line_shapes(self, text_programs: Sequence[Program]) -> LineShapes:
+    def _line_shapes(self, texts: TextPatterns) -> LineShapes:
         """What will be known of lines by their shape."""
         key, programs = self._session_key, []
         if not self._layout.is_plain:
             programs += [self._layout.program, self._tails.frame, self._tails.python_frame]
         if key.kind == KEY_BY_REGEX:
             programs.append(key.program)
-        return empty_line_shapes(programs, text_programs)
+        return empty_line_shapes(programs, texts)
 
     def read(self) -> Iterator[MessageBlock]:
         reader, state = self._reader, self._state
         counters = reader.begin()
-        for block in LineBlocks(reader.sources, reader.settings.encoding, self._shapes.before):
+        for block in LineBlocks(reader.sources, reader.settings.encoding, self._shapes.before, self._hide):
             reader.note_progress(block.stored_bytes)
             files = block.lines.files
             stats = self._stats[block.source : block.source + len(files)]
@@ -287,7 +289,7 @@ class _ColumnReader:
         texts = [text.encode("utf-8", "surrogatepass") for text in batch.text]
         n, n_bytes = (int(used) for used in self._columns.used)
         after, bytes_after = n + len(texts), n_bytes + sum(map(len, texts))
-        columns = self._columns = with_room(self._columns, after, bytes_after)
+        columns = self._columns = with_room(self._columns, after, bytes_after + SLACK)
         columns.offset[n:after] = batch.offset
         columns.line[n:after] = batch.line
         columns.timestamp[n:after] = batch.timestamp

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,17 +12,15 @@ import numpy as np
 from ai_detect.ingest import stores
 from ai_detect.ingest.byte_shapes import put_shape
 from ai_detect.ingest.byte_stream import is_plain, open_text
-from ai_detect.ingest.byte_words import places_of
+from ai_detect.ingest.byte_words import SLACK, places_of
 from ai_detect.ingest.column_arrays import BYTES, END, LINE, OFFSET, Lines
 from ai_detect.ingest.log_sources import LogSource
 from ai_detect.ingest.whole_lines import whole_lines
 
 #: Bytes of a block; many calls cost as much as memory beyond the processor's cache.
-_BLOCK_BYTES = 1 << 20
+_BLOCK_BYTES = 1 << 18
 #: Files of more bytes are read in parts.
-_SMALL_BYTES = 1 << 18
-#: What follows the last line, so that compiled code can read several bytes at once.
-_SLACK = 64
+_SMALL_BYTES = 1 << 17
 _NEWLINE = 10
 
 
@@ -37,15 +35,24 @@ class LineBlock:
 
 
 class LineBlocks:
-    """Reads sources one after another; `before` is that of `byte_shapes.told_apart_before`."""
+    """Reads sources one after another; `before` is that of `byte_shapes.told_apart_before`, and `hide` that of
+    `TextPatterns`.
+    """
 
-    def __init__(self, sources: Sequence[LogSource], encoding: str, before: np.ndarray) -> None:
+    def __init__(
+        self,
+        sources: Sequence[LogSource],
+        encoding: str,
+        before: np.ndarray,
+        hide: Callable[[np.ndarray, int], None] | None,
+    ) -> None:
         self._sources = sources
         self._encoding = encoding
         self._before = before
+        self._hide = hide
         self._shapes = np.empty(0, np.uint8)
         self._bounds = np.empty(0, np.int64)
-        self._small = bytearray(_BLOCK_BYTES + _SLACK)
+        self._small = bytearray(_BLOCK_BYTES + SLACK)
         self._sizes: list[int] = []  # bytes of the files that are in it
         self._ends: list[int] = []  # where they end there, each with a newline
 
@@ -100,7 +107,7 @@ class LineBlocks:
         with open_text(source.file, source.path, self._encoding) as (content, stored, encoding):
             if source.begin:
                 stored.seek(source.begin)
-            for start, end, chunk in whole_lines(content, source.begin, source.end, _BLOCK_BYTES, _SLACK):
+            for start, end, chunk in whole_lines(content, source.begin, source.end, _BLOCK_BYTES, SLACK):
                 lines = self._lines(chunk.obj, len(chunk), 1)
                 lines.files[0] = len(lines.bounds) - 1, start, line, 0, end - start
                 line += len(lines.bounds) - 1
@@ -115,6 +122,8 @@ class LineBlocks:
             self._shapes, self._bounds = np.empty(len(data), np.uint8), np.empty(len(data), np.int64)
         shapes, bounds = self._shapes, self._bounds
         put_shape(data[:n], self._before, shapes)
+        if self._hide is not None:
+            self._hide(shapes, n)
         bounds[0] = -1
         n_lines = places_of(_NEWLINE, data, 0, n, bounds, 1)
         bounds[n_lines] = n

@@ -127,7 +127,7 @@ def _scan_lines(
     joins, (f_code, f_sets, f_captures, f_stack), (p_code, p_sets, p_captures, p_stack), tail, scratch = tails
     out_offset, out_line, out_time, out_level, out_session, out_shape, out_begin, out_end, out, used = columns
     state_row, _, state_given, state_time, state_counts, state_clock, state_last_row = state
-    has_shapes, has_texts, _, dictionary, seen, all_found, of_text = shapes
+    has_shapes, has_texts, _, _, dictionary, seen, all_found, of_text = shapes
     s_slots, s_hashes, s_spans, s_words, s_used = dictionary
     data, line_shapes, bounds, _ = lines
     last_row, offset, first_line = file[END], file[OFFSET], file[LINE]
@@ -331,7 +331,7 @@ def _scan_lines(
             found[KIND], found[LEVEL] = HEADER, level
             found[TIME], found[TIME_END] = time_begin - begin, time_end - begin
             found[KEY], found[KEY_END] = key_begin - begin, key_end - begin
-            put_cut(data, begin, text_begin, text_end, key_begin, key_end, begins_text, found)
+            put_cut(data, line_shapes, begin, text_begin, text_end, key_begin, key_end, begins_text, found)
         message_row, message_bytes, message_time, message_clock = row, text_at, state_time[0], clock_before
         n_blank, n_early, n_continuation = state_counts[0], state_counts[1], state_counts[2]
         row_before = state_last_row[0]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from ai_detect.ingest.byte_dictionary import DictionaryArrays, bounded_dictionary
 from ai_detect.ingest.byte_machine import Program
-from ai_detect.ingest.byte_shapes import nothing_seen, told_apart_before
+from ai_detect.ingest.byte_shapes import nothing_seen, tells_hex_apart, told_apart_before
 from ai_detect.ingest.byte_texts import IS_ALNUM, IS_SPACE, TOKEN
 from ai_detect.ingest.compiled import compiled, copy_bytes, inlined
 
@@ -31,6 +31,7 @@ class LineShapes(NamedTuple):
 
     is_used: bool  # whether the patterns allow it
     has_texts: bool  # whether the patterns that texts are searched for do, too
+    hides: bool  # whether words are hidden
     before: np.ndarray  # (2,) uint8, of `told_apart_before`
     dictionary: DictionaryArrays
     seen: np.ndarray  # uint64, of `nothing_seen`
@@ -39,9 +40,18 @@ class LineShapes(NamedTuple):
     of_text: np.ndarray
 
 
-def empty_line_shapes(programs: Sequence[Program], text_programs: Sequence[Program]) -> LineShapes:
-    """No shape yet, for lines in which the first programs find what there is, and the others in their texts."""
-    before = told_apart_before([*programs, *text_programs])
+class TextPatterns(NamedTuple):
+    """What will be looked for in texts."""
+
+    programs: Sequence[Program] = ()
+    #: Makes equal, in the first so many bytes of shapes, words that these programs do not tell apart, by bytes beyond
+    #: ASCII; for those to whom all hexadecimal digits are the same.
+    hide: Callable[[np.ndarray, int], None] | None = None
+
+
+def empty_line_shapes(programs: Sequence[Program], texts: TextPatterns) -> LineShapes:
+    """No shape yet, for lines in which these programs find what there is, and others in their texts."""
+    before = told_apart_before([*programs, *texts.programs])
     # what follows a digit in the text may be the token for the key that the line has there
     has_texts = before is not None and TOKEN[0] not in before
     if not has_texts:
@@ -50,6 +60,7 @@ def empty_line_shapes(programs: Sequence[Program], text_programs: Sequence[Progr
     return LineShapes(
         before is not None,
         has_texts,
+        has_texts and texts.hide is not None and not tells_hex_apart(programs),
         np.zeros(2, np.uint8) if before is None else before,
         bounded_dictionary(n, n_words),
         nothing_seen(),
@@ -74,13 +85,15 @@ def forget_line_shapes(shapes: LineShapes) -> bool:
 
 
 @compiled
-def _is_digit(byte: int) -> bool:
-    return 48 <= byte <= 57
+def _may_be_hex(byte: int) -> bool:
+    """Whether a byte of a shape is a hexadecimal digit, or stands for one in a hidden word."""
+    return byte >= 128 or 48 <= byte <= 57 or 97 <= byte | 32 <= 102
 
 
 @compiled
 def put_cut(
     data: np.ndarray,
+    shapes: np.ndarray,
     line: int,
     begin: int,
     end: int,
@@ -90,13 +103,13 @@ def put_cut(
     found: np.ndarray,
 ) -> None:
     """Say in `found` how the text `data[begin:end]` of a line and its key are cut in all lines of this shape, as
-    `byte_texts.put_text` does it; CUT_ANEW where that depends on digits.
+    `byte_texts.put_text` does it; CUT_ANEW where that depends on digits. `shapes` are those of the data.
     """
     found[CUT], found[HEAD], found[HEAD_END] = CUT_ANEW, begin - line, end - line
     n_key = key_end - key_begin
     is_number = n_key > 0
     for i in range(key_begin, key_end):
-        is_number = is_number and _is_digit(data[i])
+        is_number = is_number and 48 <= data[i] <= 57
     if is_number and begins_text:
         return
     n_places = 0
@@ -104,8 +117,8 @@ def put_cut(
         for place in range(begin, end - n_key + 1):
             fits = True
             for i in range(n_key):
-                a, b = data[place + i], data[key_begin + i]
-                if a != b and not (_is_digit(a) and _is_digit(b)):
+                a, b = shapes[place + i], shapes[key_begin + i]
+                if a != b and not (_may_be_hex(a) and _may_be_hex(b) and max(a, b) >= 128):
                     fits = False
                     break
             n_places += fits

@@ -8,19 +8,22 @@ than a double's arithmetic is left to `Masks.mask`.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 
 from ai_detect.ingest.byte_dictionary import NO_ROOM, ByteDictionary, DictionaryArrays, number_of
-from ai_detect.ingest.byte_machine import GAVE_UP, Program, match_at
+from ai_detect.ingest.byte_machine import GAVE_UP, STACK_ROWS, Program, match_at
 from ai_detect.ingest.byte_regex import UnknownPattern, byte_pattern, joined
 from ai_detect.ingest.byte_shapes import LONGEST_SHAPE, NO_SHAPE, put_shape, shape_number
 from ai_detect.ingest.compiled import any_bits, compiled, copy_bytes
+from ai_detect.ingest.line_shapes import TextPatterns
 from ai_detect.ingest.message_block import MessageBlock
 from ai_detect.parsing.byte_kinds import ALNUM, KINDS, run_end
 from ai_detect.parsing.byte_values import known_value, value_of
 from ai_detect.parsing.default_masks import default_match
+from ai_detect.parsing.hex_words import hide_hex_words
 from ai_detect.parsing.masking import DEFAULT_MASKS, Masks
 from ai_detect.parsing.text_shapes import (
     NOT_KNOWN,
@@ -38,6 +41,7 @@ from ai_detect.tables import MAX_VALUES, Int32Array
 _LONGEST_TEXT = 8_192
 _MOST_PATTERNS = 63
 _MOST_NEEDS = 63
+_MOST_MASKS = 16
 _DONE, _LEFT, _FULL = range(3)
 #: The mark of "<", which may begin a mask that a text spells out.
 _OPENS = np.uint64(1)
@@ -76,25 +80,25 @@ class ByteMasker:
         self._texts = texts
         self._is_default = masks == DEFAULT_MASKS
         self._arrays = _mask_arrays(masks)
+        self._columns = _empty_columns(0)
         self._shapes = empty_shapes([self._arrays.program])
         longest = int(np.diff(self._arrays.name_offsets).max())
         self._buffer = np.zeros(_LONGEST_TEXT * longest + 8, np.uint8)
 
     @property
-    def program(self) -> Program:
+    def patterns(self) -> TextPatterns:
         """What finds the masks."""
-        return self._arrays.program
+        return TextPatterns((self._arrays.program,), hide_hex_words if self._is_default else None)
 
     def mask(self, block: MessageBlock) -> tuple[Int32Array, MaskedValues]:
-        """Numbers of the masked texts of a block, and what their first `MAX_VALUES` masks stand for."""
+        """Numbers of the masked texts of a block, and what their first `MAX_VALUES` masks stand for; both are there
+        until the next block is masked.
+        """
         n = len(block)
-        columns = MaskedColumns(
-            np.empty(n, np.int32),
-            np.empty(n, np.int8),
-            np.empty(n * MAX_VALUES, np.float64),
-            np.empty(n * MAX_VALUES, np.uint32),
-            np.zeros(2, np.int64),
-        )
+        if n > len(self._columns.text):
+            self._columns = _empty_columns(2 * n)
+        columns = self._columns
+        columns.used[:] = 0
         while True:
             status = mask_texts(
                 self._arrays, self._shapes, self._is_default, block.data, block.begins, block.ends, block.lines,
@@ -109,8 +113,8 @@ class ByteMasker:
         if forget_shapes(self._shapes):
             block.shapes.of_text[:] = 0
         n_values = columns.used[1]
-        values = MaskedValues.of_columns(columns.counts, columns.number[:n_values], columns.key[:n_values])
-        return columns.text, values
+        values = MaskedValues.of_columns(columns.counts[:n], columns.number[:n_values], columns.key[:n_values])
+        return columns.text[:n], values
 
     def _mask_one(self, block: MessageBlock, columns: MaskedColumns) -> None:
         """The text that compiled code left."""
@@ -125,7 +129,25 @@ class ByteMasker:
         columns.used[:] += 1, len(values)
 
 
+def _empty_columns(n: int) -> MaskedColumns:
+    """Room for so many texts."""
+    return MaskedColumns(
+        np.empty(n, np.int32),
+        np.empty(n, np.int8),
+        np.empty(n * MAX_VALUES, np.float64),
+        np.empty(n * MAX_VALUES, np.uint32),
+        np.zeros(2, np.int64),
+    )
+
+
 def _mask_arrays(masks: Masks) -> MaskArrays:
+    known = _known_masks(masks)
+    return known._replace(program=known.program._replace(stack=np.empty((STACK_ROWS, 4), np.int64)))
+
+
+@lru_cache(_MOST_MASKS)
+def _known_masks(masks: Masks) -> MaskArrays:
+    """The arrays of these masks but for the room to run in."""
     if masks.in_turn or not 0 < len(masks.patterns) <= _MOST_PATTERNS:
         raise UnknownPattern("masks that are applied one after another, or too many, or none")
     if any(name[:1].isdigit() for name, _ in masks.patterns):
@@ -209,6 +231,8 @@ def mask_texts(
         masked, shape = NOT_KNOWN, NO_SHAPE
         if has_shapes and end - begin <= LONGEST_SHAPE:
             put_shape(data[begin:end], before, shape_bytes)
+            if is_default:
+                hide_hex_words(shape_bytes, end - begin)
             shape = shape_number(shape_bytes, 0, end - begin, s_slots, s_hashes, s_spans, s_words, s_used, seen)
         if shape >= 0 and shape_text[shape] != NOT_KNOWN:
             masked = shape_text[shape]

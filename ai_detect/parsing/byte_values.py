@@ -57,8 +57,16 @@ def hash_bytes(data: np.ndarray, begin: int, end: int) -> int:
 
 
 @compiled
+def _whole_number(data: np.ndarray, begin: int, end: int) -> float:
+    whole = np.int64(0)
+    for i in range(begin, end):
+        whole = whole * 10 + (np.int64(data[np.uint64(i)]) - 48)
+    return np.float64(whole)
+
+
+@compiled
 def kind_of_value(data: np.ndarray, begin: int, end: int) -> int:
-    """What is known of values that differ from this one in digits alone."""
+    """What is known of values that differ from this one in digits alone, or as hexadecimal words without exponent."""
     first_digit = begin + (data[begin] == 43 or data[begin] == 45)  # + -
     digits_end = run_end(data, first_digit, end, DIGIT)
     if digits_end == end and first_digit == begin and end - begin <= _EXACT_DIGITS:
@@ -70,30 +78,11 @@ def kind_of_value(data: np.ndarray, begin: int, end: int) -> int:
     if not np.isnan(number):
         is_clock = run_end(data, colon + 1, end, DIGIT) < end
         return PORT if colon < end and not is_clock else ANY_VALUE
-    return WORD if colon < end or digits_end == first_digit else ANY_VALUE
-
-
-@compiled
-def known_value(data: np.ndarray, begin: int, end: int, kind: int) -> tuple[bool, float, int]:
-    """`value_of` bytes of a known kind."""
-    if kind == ANY_VALUE:
-        return value_of(data, begin, end)
-    number = np.nan
-    word_end = end
-    if kind == INTEGER:
-        whole = np.int64(0)
-        for i in range(begin, end):
-            whole = whole * 10 + (np.int64(data[np.uint64(i)]) - 48)
-        number = np.float64(whole)
-    elif kind == PORT:
-        port, scale = np.int64(0), np.int64(1)
-        word_end = end - 1
-        while data[np.uint64(word_end)] != 58:
-            port += scale * (np.int64(data[np.uint64(word_end)]) - 48)
-            scale *= 10
-            word_end -= 1
-        number = np.float64(port)
-    return True, number, hash_bytes(data, begin, word_end)
+    body = first_digit
+    while body < end and (KINDS[data[body]] & DIGIT or data[body] == 44 or data[body] == 46):  # , .
+        body += 1
+    is_word = digits_end == first_digit or (body < end and data[body] | 32 != 101)  # e, of an exponent
+    return WORD if colon < end or is_word else ANY_VALUE
 
 
 @compiled
@@ -102,6 +91,8 @@ def value_of(data: np.ndarray, begin: int, end: int) -> tuple[bool, float, int]:
 
     The number is right as a float32.
     """
+    if end - begin <= _EXACT_DIGITS and run_end(data, begin, end, DIGIT) == end:
+        return True, _whole_number(data, begin, end), hash_bytes(data, begin, end)
     number = np.nan
     word_end = end
     colon = begin
@@ -211,4 +202,24 @@ def value_of(data: np.ndarray, begin: int, end: int) -> tuple[bool, float, int]:
                     number = number * _POWERS[exponent] if exponent > 0 else number / _POWERS[-exponent]
                 if negative:
                     number = -number
+    return True, number, hash_bytes(data, begin, word_end)
+
+
+@compiled
+def known_value(data: np.ndarray, begin: int, end: int, kind: int) -> tuple[bool, float, int]:
+    """`value_of` bytes of a known kind."""
+    if kind == ANY_VALUE:
+        return value_of(data, begin, end)
+    if kind == INTEGER:
+        return True, _whole_number(data, begin, end), hash_bytes(data, begin, end)
+    number = np.nan
+    word_end = end
+    if kind == PORT:
+        port, scale = np.int64(0), np.int64(1)
+        word_end = end - 1
+        while data[np.uint64(word_end)] != 58:
+            port += scale * (np.int64(data[np.uint64(word_end)]) - 48)
+            scale *= 10
+            word_end -= 1
+        number = np.float64(port)
     return True, number, hash_bytes(data, begin, word_end)

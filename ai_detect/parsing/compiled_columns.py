@@ -6,18 +6,18 @@ fast.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
 from ai_detect.ingest.byte_dictionary import ByteDictionary
-from ai_detect.ingest.byte_machine import Program
 from ai_detect.ingest.byte_regex import UnknownPattern
 from ai_detect.ingest.byte_shapes import NO_SHAPE
+from ai_detect.ingest.byte_words import SLACK
 from ai_detect.ingest.compiled import CAN_COMPILE, is_kept
 from ai_detect.ingest.header_columns import read_columns
 from ai_detect.ingest.line_scanner import scan_files
-from ai_detect.ingest.line_shapes import empty_line_shapes
+from ai_detect.ingest.line_shapes import TextPatterns, empty_line_shapes
 from ai_detect.ingest.message_block import MessageBlock
 from ai_detect.ingest.messages import MessageReader
 from ai_detect.parsing.byte_masking import ByteMasker, mask_texts
@@ -37,11 +37,11 @@ def is_ready() -> bool:
 def read_messages(reader: MessageReader, miner: TemplateMiner, learns: bool) -> Messages:
     """The messages of a log, shown to the miner one by one where it `learns`."""
     texts, keys = ByteDictionary(), ByteDictionary()
-    programs, mask = masking_of(miner, texts)
+    patterns, mask = masking_of(miner, texts)
     words = miner.words_of(texts)
     learner = miner.byte_learner(words) if learns else None
     columns = MessageColumns()
-    for block in blocks_of(reader, keys, programs):
+    for block in blocks_of(reader, keys, patterns):
         text, values = mask(block)
         if learner is not None:
             learner.add(text)
@@ -51,18 +51,16 @@ def read_messages(reader: MessageReader, miner: TemplateMiner, learns: bool) -> 
     return columns.messages(texts.strings(), keys.strings(), words)
 
 
-def blocks_of(reader: MessageReader, keys: ByteDictionary, programs: Sequence[Program]) -> Iterator[MessageBlock]:
-    """The messages of a log as columns, by compiled code where it can read this layout; keys are numbered in `keys`,
-    and `programs` find the same in texts of one shape.
-    """
+def blocks_of(reader: MessageReader, keys: ByteDictionary, texts: TextPatterns) -> Iterator[MessageBlock]:
+    """`read_columns`, by compiled code where it can read this layout."""
     try:
-        return read_columns(reader, keys, programs)
+        return read_columns(reader, keys, texts)
     except UnknownPattern:
         return _blocks_of_batches(reader, keys)
 
 
 def _blocks_of_batches(reader: MessageReader, keys: ByteDictionary) -> Iterator[MessageBlock]:
-    shapes = empty_line_shapes((), ())
+    shapes = empty_line_shapes((), TextPatterns())
     for batch in reader:
         texts = [text.encode("utf-8", "surrogatepass") for text in batch.text]
         lengths = np.fromiter(map(len, texts), np.int64, len(texts))
@@ -77,7 +75,7 @@ def _blocks_of_batches(reader: MessageReader, keys: ByteDictionary) -> Iterator[
             np.array(batch.timestamp, np.int64),
             np.array(batch.level, np.int8),
             np.array(sessions, np.int32),
-            np.frombuffer(bytearray(b"".join(texts)), np.uint8),
+            np.frombuffer(bytearray(b"".join(texts) + bytes(SLACK)), np.uint8),
             ends - lengths,
             ends,
             np.zeros(0, np.uint8),
@@ -88,13 +86,13 @@ def _blocks_of_batches(reader: MessageReader, keys: ByteDictionary) -> Iterator[
 
 def masking_of(
     miner: TemplateMiner, texts: ByteDictionary
-) -> tuple[Sequence[Program], Callable[[MessageBlock], tuple[Int32Array, MaskedValues]]]:
-    """The programs that find masks, and what gives the masked texts of a block by number, and their values."""
+) -> tuple[TextPatterns, Callable[[MessageBlock], tuple[Int32Array, MaskedValues]]]:
+    """What finds masks in texts, and what gives the masked texts of a block by number, and their values."""
     try:
         masker = ByteMasker(miner.masks, texts)
     except UnknownPattern:
-        return (), lambda block: _masked_by_miner(block, miner, texts)
-    return (masker.program,), masker.mask
+        return TextPatterns(), lambda block: _masked_by_miner(block, miner, texts)
+    return masker.patterns, masker.mask
 
 
 def _masked_by_miner(

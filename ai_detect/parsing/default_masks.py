@@ -17,6 +17,7 @@ from ai_detect.parsing.byte_kinds import (
     SCHEME_PART,
     run_end,
 )
+from ai_detect.parsing.hex_words import hex_word_end
 from ai_detect.parsing.masking import DEFAULT_MASKS
 
 
@@ -30,32 +31,6 @@ _IPV6 = 1 << _pattern_number("IP", 1) | 1 << _pattern_number("IP", 2)
 _HEX, _HEX_WORD = _pattern_number("HEX"), _pattern_number("HEX", 1)
 _LONG_HEX, _EMAIL, _URL = 1 << _pattern_number("HEX", 1), 1 << _pattern_number("EMAIL"), 1 << _pattern_number("URL")
 _ID, _DRIVE = 1 << _pattern_number("ID"), 1 << _pattern_number("PATH", 1)
-
-
-@compiled
-def _long_hex_end(data: np.ndarray, at: int, end: int) -> int:
-    """Where the word of eight hexadecimal digits and more ends that begins here and that nothing but its mask can
-    match; `at` where it is none, or may be something else.
-    """
-    last, small, capital, n_digits = at, False, False, 0
-    while last < end and KINDS[data[np.uint64(last)]] & HEX_DIGIT:
-        byte = data[np.uint64(last)]
-        if KINDS[byte] & DIGIT:
-            n_digits += 1
-        elif byte >= 97:  # a
-            small = True
-        else:
-            capital = True
-        last += 1
-    length = last - at
-    if length < 8 or length > 64 or n_digits == 0 or small == capital:
-        return at
-    if last < end and (KINDS[data[last]] & ALNUM or (length == 8 and data[last] == 45)):  # -, as in a UUID
-        return at
-    letter = run_end(data, at, end, DIGIT)
-    # a number may have an exponent, or one letter as its unit
-    is_number = letter > at and (letter == last - 1 or data[letter] | 32 == 101)  # e
-    return at if is_number else last
 
 
 @compiled
@@ -108,7 +83,7 @@ def default_match(data: np.ndarray, at: int, end: int, live: int) -> tuple[int, 
                 return hexadecimal, _HEX
     if kind & ALNUM:
         if kind & HEX_DIGIT and live & _LONG_HEX:
-            last = _long_hex_end(data, at, end)
+            last = hex_word_end(data, at, end)
             if last > at:
                 return last, _HEX_WORD
         word = at

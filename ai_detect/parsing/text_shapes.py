@@ -10,6 +10,7 @@ import numpy as np
 from ai_detect.ingest.byte_dictionary import DictionaryArrays, bounded_dictionary
 from ai_detect.ingest.byte_machine import Program
 from ai_detect.ingest.byte_shapes import LONGEST_SHAPE, nothing_seen, told_apart_before
+from ai_detect.ingest.byte_words import SLACK
 from ai_detect.ingest.compiled import compiled
 from ai_detect.ingest.line_shapes import in_line
 from ai_detect.parsing.byte_kinds import DIGIT, KINDS
@@ -51,7 +52,7 @@ def empty_shapes(programs: Sequence[Program]) -> TextShapes:
     return TextShapes(
         before is not None,
         np.zeros(2, np.uint8) if before is None else before,
-        np.empty(LONGEST_SHAPE, np.uint8),
+        np.empty(LONGEST_SHAPE + SLACK, np.uint8),
         bounded_dictionary(n, _MOST_BYTES // 8 if before is not None else 0),
         nothing_seen(),
         np.full(n, NOT_KNOWN, np.int32),

@@ -138,8 +138,8 @@ def check_exactness(path: str, values: dict[str, Any]) -> int:
     expected = [theirs.add_log_message(text)["cluster_id"] - 1 for text in _texts(path, values)]
     clusters = sorted((c.cluster_id - 1, c.size, c.get_template()) for c in theirs.drain.clusters)
     ours, texts, keys = TemplateMiner(), ByteDictionary(), ByteDictionary()
-    (programs, mask), learner = masking_of(ours, texts), ours.byte_learner(ours.words_of(texts))
-    found = [learner.add(mask(block)[0]) for block in blocks_of(_reader(path, values), keys, programs)]
+    (patterns, mask), learner = masking_of(ours, texts), ours.byte_learner(ours.words_of(texts))
+    found = [learner.add(mask(block)[0]) for block in blocks_of(_reader(path, values), keys, patterns)]
     learner.flush()
     if np.concatenate(found).tolist() != expected or ours.clusters != clusters:
         raise SystemExit(f"{path}: not the ids, sizes and templates of plain Drain3")

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from ai_detect.ingest.byte_dictionary import ByteDictionary
 from ai_detect.ingest.byte_regex import UnknownPattern
 from ai_detect.ingest.byte_shapes import NO_SHAPE
-from ai_detect.ingest.line_shapes import empty_line_shapes
+from ai_detect.ingest.byte_words import SLACK
+from ai_detect.ingest.line_shapes import TextPatterns, empty_line_shapes
 from ai_detect.ingest.message_block import MessageBlock
 from ai_detect.parsing.byte_masking import ByteMasker
 from ai_detect.parsing.masking import DEFAULT_MASKS, Masks
@@ -33,13 +34,18 @@ PIECES = st.sampled_from([
     "1a2b3c4d", "DEAD12AB", "deadBEE1", "1234567d", "1234567B", "12345e12", "12345e1d", "12345e1234", "1e345678", "9f",
     "0X1f2", "4322e581", "1e38", "1e39", "1e-46", "1e-90", "-7e99", "feed0123-", "1a" * 33, "a" * 65 + "1",
     "7h", "12-34-56-78-9a-bc", "12:34:56:78:9a:bc", "01/Jan/2024", "12/", "2024-",
-    " ",
+    " ", " deadbee1", "=1a2b3c4d", "(cafe12345", "::f:", "::", "0:", "a:", "f", "11e1dc1a1", "1234e12d", "1234e567", "0xbee",
+    "\t0a0a0a0a0a", " 1e1e1e1e1", "DEADBEE1",
 ])  # fmt: skip
 TEXTS = st.lists(PIECES, max_size=9).map("".join) | st.text(st.characters(max_codepoint=127), max_size=40)
 
 
-#: The same lengths with other digits.
+#: The same lengths with other digits, or other hexadecimal ones.
 REDRAWN = [str.maketrans("0123456789", digits) for digits in ("1234567890", "9081726354", "0000000000", "0000000001")]
+REDRAWN += [
+    str.maketrans("0123456789abcdef", digits) for digits in ("a1b2c3d4e5f60789", "e07f1d2c3b4a5968", "1" * 15 + "d")
+]
+REDRAWN += [str.maketrans("0123456789ABCDEF", digits) for digits in ("A1B2C3D4E5F60789", "1e2e3e4e5e6e7e8e")]
 
 
 def check(masks: Masks, texts: Sequence[str]) -> None:
@@ -58,12 +64,12 @@ def check_batch(
     encoded = [text.encode("utf-8", "surrogatepass") for text in texts]
     ends = np.cumsum([len(text) for text in encoded], dtype=np.int64)
     begins = ends - [len(text) for text in encoded]
-    data = np.frombuffer(bytearray(b"".join(encoded)), np.uint8)
+    data = np.frombuffer(bytearray(b"".join(encoded) + bytes(SLACK)), np.uint8)
     n, column = len(texts), np.zeros(len(texts), np.int64)
     numbers, values = masker.mask(
         MessageBlock(
             column, column.astype(np.int32), column, column.astype(np.int8), column.astype(np.int32), data, begins,
-            ends, data, np.full(n, NO_SHAPE, np.int32), empty_line_shapes((), ()),
+            ends, data, np.full(n, NO_SHAPE, np.int32), empty_line_shapes((), TextPatterns()),
         )
     )  # fmt: skip
     expected = [masks.mask(text) for text in texts]
