@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from ai_detect import scratch
 from ai_detect.ingest.byte_words import last_word, word_at
 from ai_detect.ingest.compiled import compiled, copy_bytes, inlined
-from ai_detect.tables import StringColumn
+from ai_detect.tables import Int32Array, StringColumn
 
 #: The number of a string for which there is no room: `ByteDictionary.grow` and try again.
 NO_ROOM = -1
@@ -61,6 +62,23 @@ class ByteDictionary:
         data = np.frombuffer(bytearray(string), np.uint8)  # of what can be written, as compiled code is made for
         while (found := int(number_of(*self.arrays, data, 0, len(string)))) == NO_ROOM:
             self.grow()
+        return found
+
+    def numbers(self, strings: Sequence[bytes]) -> Int32Array:
+        """`number` of several strings, in this order."""
+        data = np.frombuffer(bytearray(b"".join(strings)), np.uint8)
+        ends = np.cumsum([len(string) for string in strings], dtype=np.int64)
+        found = np.empty(len(strings), np.int32)
+        n = 0
+        while (n := _number_all(self.arrays, data, ends, n, found)) < len(strings):
+            self.grow()
+        return found
+
+    def numbers_or(self, nothing: int, strings: Sequence[str | None]) -> Int32Array:
+        """`number` of several strings, `nothing` for None."""
+        found = np.full(len(strings), nothing, np.int32)
+        known = {i: string.encode("utf-8", "surrogatepass") for i, string in enumerate(strings) if string is not None}
+        found[list(known)] = self.numbers(list(known.values()))
         return found
 
     def grow(self) -> None:
@@ -217,3 +235,16 @@ def number_of_hashed(
     used[0] += 1
     used[1] += n_words
     return int(new)
+
+
+@compiled
+def _number_all(dictionary: DictionaryArrays, data: np.ndarray, ends: np.ndarray, first: int, found: np.ndarray) -> int:
+    """Number strings from the `first` on; returns the first for which there is no room, or how many there are."""
+    slots, hashes, spans, words, used = dictionary
+    for i in range(first, len(ends)):
+        begin = ends[i - 1] if i > 0 else 0
+        number = number_of(slots, hashes, spans, words, used, data, begin, ends[i] - begin)
+        if number == NO_ROOM:
+            return i
+        found[i] = number
+    return len(ends)

@@ -133,12 +133,6 @@ def empty_columns(n_rows: int, n_bytes: int) -> Columns:
     )  # fmt: skip
 
 
-def emptied_columns(columns: Columns) -> Columns:
-    """Columns of the same size without a message: new ones for what is kept, the same for texts."""
-    new = empty_columns(len(columns.offset), 0)
-    return new._replace(shape=columns.shape, begins=columns.begins, ends=columns.ends, data=columns.data)
-
-
 def with_room(columns: Columns, n_rows: int, n_bytes: int) -> Columns:
     """The columns, or larger ones that hold the same where they are too small for so many rows and bytes."""
     if n_rows <= len(columns.offset) and n_bytes <= len(columns.data):

@@ -29,7 +29,6 @@ from ai_detect.ingest.column_arrays import (
     MESSAGES,
     MOST_LEVELS,
     OFFSET,
-    emptied_columns,
     empty_columns,
     first_state,
     layout_of,
@@ -46,7 +45,7 @@ from ai_detect.ingest.log_sources import log_series
 from ai_detect.ingest.message_block import MessageBlock
 from ai_detect.ingest.messages import MAX_TEXT_CHARS, LineTaker, MessageBatch, MessageReader, SourceStats
 from ai_detect.ingest.timestamps import TimeShape, time_shape
-from ai_detect.tables import NO_SESSION, NO_TIME
+from ai_detect.tables import NO_SESSION, NO_TIME, Int32Array
 
 _MOST_BURST = 64
 _NO_PATTERNS = TextPatterns()
@@ -103,7 +102,8 @@ class _ColumnReader:
             reader.note_progress(block.stored_bytes)
             files = block.lines.files
             stats = self._stats[block.source : block.source + len(files)]
-            stats[:, 0] += np.diff(files[:, END], prepend=0)
+            stats[:, 0] += files[:, END]
+            stats[1:, 0] -= files[:-1, END]
             stats[:, 1] += files[:, BYTES]
             files[:, MESSAGES] = stats[:, 2]
             forget_line_shapes(self._shapes)  # the one message that is in the columns has its text
@@ -113,7 +113,7 @@ class _ColumnReader:
             stats[:, 2] = files[:, MESSAGES]
         self._finish_source()
         if self._columns.used[0]:
-            yield self._taken(np.zeros(0, np.uint8))
+            yield self._block(np.zeros(0, np.uint8), int(self._columns.used[0]))
         counters.n_lines, counters.n_bytes = (int(total) for total in self._stats[:, :2].sum(axis=0))
         counters.n_blank += int(state.counts[0])
         counters.n_out_of_order += int(state.counts[1])
@@ -179,15 +179,14 @@ class _ColumnReader:
         reads_on = self._layout.is_plain or self._learned.time.is_whole
         is_given = self._session_key.kind == KEY_GIVEN
         if is_given:  # a file's key is numbered with its first message
-            state.given[0] = self._file_key(block, first) if n_own else len(keys)
+            state.given[0] = self._number_keys(block, first)[0] if n_own else len(keys)
         status = scan_files(
             block.lines, len(files) if reads_on else first + 1, self._layout, self._session_key, self._learned,
             self._shapes, keys.arrays, self._tails, self._columns, state,
         )  # fmt: skip
         self._reader.counters.n_messages += int(self._columns.used[0]) - n_before
         if is_given:
-            for file in (first + np.flatnonzero(files[first : state.file[0] + 1, MESSAGES])).tolist():
-                self._file_key(block, file)
+            self._number_keys(block, *(first + np.flatnonzero(files[first : state.file[0] + 1, MESSAGES])).tolist())
         if self._taker is not None and files[first, MESSAGES] > n_own:
             self._taker.has_header = True
         if self._learned.time.numbers[8] and files[state.file[0], MESSAGES] > (n_own if first == state.file[0] else 0):
@@ -195,10 +194,10 @@ class _ColumnReader:
             self._not_shown = block.lines.data[begin + 1 : end].tobytes()
         return int(status)
 
-    def _file_key(self, block: LineBlock, file: int) -> int:
-        """The number of the key of all lines of a file."""
-        key = self._reader.file_key(self._reader.sources[block.source + file])
-        return self._keys.number(key.encode("utf-8", "surrogatepass"))
+    def _number_keys(self, block: LineBlock, *files: int) -> Int32Array:
+        """The numbers of the keys of all lines of these files."""
+        keys = [self._reader.file_key(self._reader.sources[block.source + file]) for file in files]
+        return self._keys.numbers([key.encode("utf-8", "surrogatepass") for key in keys])
 
     def _take(self, block: LineBlock, row: int, stop: int) -> int:
         """Take lines of a file through Python from `row` on, until `stop` and as long as a message that has
@@ -295,10 +294,7 @@ class _ColumnReader:
         columns.timestamp[n:after] = batch.timestamp
         columns.level[n:after] = batch.level
         columns.shape[n:after] = NO_SHAPE
-        columns.session[n:after] = [
-            NO_SESSION if key is None else self._keys.number(key.encode("utf-8", "surrogatepass"))
-            for key in batch.session_key
-        ]
+        columns.session[n:after] = self._keys.numbers_or(NO_SESSION, batch.session_key)
         ends = n_bytes + np.cumsum([len(text) for text in texts])
         columns.begins[n:after] = ends - [len(text) for text in texts]
         columns.ends[n:after] = ends
@@ -319,23 +315,18 @@ class _ColumnReader:
         last = int(columns.used[0]) - 1
         if last < 1:
             return
+        yield self._block(lines, last)
         begin, end = int(columns.begins[last]), int(columns.ends[last])
-        yield self._taken(lines, last)
-        new = self._columns
-        for column, former in zip(new[:6], columns[:6], strict=True):
-            column[0] = former[last]
-        new.begins[0], new.ends[0] = 0, end - begin
-        new.data[: end - begin] = columns.data[begin:end]
-        new.used[:] = 1, end - begin
+        for column in columns[:6]:
+            column[0] = column[last]
+        columns.data[: end - begin] = columns.data[begin:end]
+        columns.begins[0], columns.ends[0] = 0, end - begin
+        columns.used[:] = 1, end - begin
 
-    def _taken(self, lines: np.ndarray, n: int | None = None) -> MessageBlock:
-        """The first n messages of the columns, or all; the columns are empty then."""
-        old = self._columns
-        self._columns = emptied_columns(old)
-        n = int(old.used[0]) if n is None else n
+    def _block(self, lines: np.ndarray, n: int) -> MessageBlock:
+        """The first n messages of the columns."""
+        columns = self._columns
         if self._reader.has_keys:
-            self._reader.counters.n_no_session += int(np.count_nonzero(old.session[:n] == NO_SESSION))
-        return MessageBlock(
-            old.offset[:n], old.line[:n], old.timestamp[:n], old.level[:n], old.session[:n], old.data, old.begins[:n],
-            old.ends[:n], lines, old.shape[:n], self._shapes,
-        )  # fmt: skip
+            self._reader.counters.n_no_session += int(np.count_nonzero(columns.session[:n] == NO_SESSION))
+        offset, line, time, level, session, shape, begins, ends = (column[:n] for column in columns[:8])
+        return MessageBlock(offset, line, time, level, session, columns.data, begins, ends, lines, shape, self._shapes)

@@ -17,10 +17,8 @@ from ai_detect.ingest.column_arrays import BYTES, END, LINE, OFFSET, Lines
 from ai_detect.ingest.log_sources import LogSource
 from ai_detect.ingest.whole_lines import whole_lines
 
-#: Bytes of a block; many calls cost as much as memory beyond the processor's cache.
+#: Bytes that are read at once; more would not stay in the processor's cache. Files of more are read in parts.
 _BLOCK_BYTES = 1 << 18
-#: Files of more bytes are read in parts.
-_SMALL_BYTES = 1 << 17
 _NEWLINE = 10
 
 
@@ -52,7 +50,7 @@ class LineBlocks:
         self._hide = hide
         self._shapes = np.empty(0, np.uint8)
         self._bounds = np.empty(0, np.int64)
-        self._small = bytearray(_BLOCK_BYTES + SLACK)
+        self._small = bytearray(2 * _BLOCK_BYTES + SLACK)
         self._sizes: list[int] = []  # bytes of the files that are in it
         self._ends: list[int] = []  # where they end there, each with a newline
 
@@ -62,7 +60,7 @@ class LineBlocks:
             if not self._takes(source):
                 yield from self._small_files(index)
                 yield from self._parts(index, source)
-            elif self._ends[-1] + _SMALL_BYTES > _BLOCK_BYTES:
+            elif self._ends[-1] > _BLOCK_BYTES:
                 yield from self._small_files(index + 1)
         yield from self._small_files(len(self._sources))
 
@@ -71,7 +69,7 @@ class LineBlocks:
         if source.begin or source.end is not None or stores.is_address(source.file):
             return False
         begin = self._ends[-1] if self._ends else 0
-        room = memoryview(self._small)[begin : begin + _SMALL_BYTES]
+        room = memoryview(self._small)[begin : begin + _BLOCK_BYTES]
         try:
             with io.FileIO(source.file) as file:
                 n = file.readinto(room)

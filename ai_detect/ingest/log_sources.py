@@ -6,7 +6,6 @@ import atexit
 import glob
 import logging
 import os
-import re
 import shutil
 import signal
 import stat
@@ -14,15 +13,17 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import BinaryIO
 
+import numpy as np
+
 from ai_detect.errors import DataError, Interrupted
 from ai_detect.ingest import stores
-from ai_detect.ingest.byte_stream import byte_order_encoding, open_bytes
+from ai_detect.ingest.byte_stream import byte_order_encoding, is_plain, open_bytes
 from ai_detect.ingest.whole_lines import BLOCK_BYTES
 
 logger = logging.getLogger(__name__)
@@ -38,8 +39,9 @@ _BINARY_MAGIC = (
     b"SQLite format 3",
     b"MZ\x90\x00",
 )
+#: What of a file is looked at.
+_HEAD_BYTES = 1 << 16
 _ODD_CONTROL = bytes(sorted(set(range(1, 32)) - set(b"\t\n\r\f\v\b\a\x1b")))
-_SERIES = re.compile(r"(?s)(?P<base>.*?)(?:\.(?P<number>\d{1,3})|-(?P<date>\d{8}))?(?:\.(?:gz|zst|bz2|xz))?")
 
 
 @dataclass(frozen=True)
@@ -178,10 +180,14 @@ def _may_be_log(name: str) -> bool:
 
 def _series(path: str) -> tuple[str, str | None, str | None]:
     """The name that rotated files share, and the date and the number of this one."""
-    folder, name = os.path.split(path)
-    match = _SERIES.fullmatch(name)
-    assert match is not None
-    return os.path.join(folder, match["base"]), match["date"], match["number"]
+    name = next((path.removesuffix(suffix) for suffix in _COMPRESSED_SUFFIXES if path.endswith(suffix)), path)
+    base, dot, number = name.rpartition(".")
+    if dot and len(number) <= 3 and number.isdecimal():
+        return base, None, number
+    base, dash, date = name.rpartition("-")
+    if dash and len(date) == 8 and date.isdecimal():
+        return base, date, None
+    return name, None, None
 
 
 def _reading_order(path: str) -> tuple[str, int, str, int]:
@@ -212,8 +218,7 @@ def _problem(source: LogSource) -> str | None:
     try:
         if not stores.is_address(source.file) and not stat.S_ISREG(os.stat(source.file).st_mode):
             return "not a regular file; name a file, a glob, a folder, or - for standard input"
-        with open_bytes(source.file, source.path) as (content, _):
-            head = content.read(1 << 16)
+        head = _head(source)
     except PermissionError:
         return "no permission to read it; change its mode or run as a user who may"
     except OSError as error:
@@ -227,8 +232,25 @@ def _problem(source: LogSource) -> str | None:
     return "looks binary, not like a log; name a text file" if _looks_binary(head) else None
 
 
+def _head(source: LogSource) -> bytes:
+    """The beginning of what the file holds."""
+    if not stores.is_address(source.file):
+        with suppress(OSError), open(source.file, "rb", buffering=0) as file:  # an error is explained below
+            head = file.read(_HEAD_BYTES)
+            if is_plain(head):
+                return head
+    with open_bytes(source.file, source.path) as (content, _):
+        return content.read(_HEAD_BYTES)
+
+
 def _looks_binary(head: bytes) -> bool:
     if byte_order_encoding(head):
         return False
+    if head.startswith(_BINARY_MAGIC):
+        return True
+    content = np.frombuffer(head, np.uint8)
+    n_control = np.count_nonzero(content < 32) - np.count_nonzero(content == 10)
+    if n_control <= 0.05 * len(head):  # counted fast; those that a log may well hold are among them
+        return False
     odd = len(head) - len(head.translate(None, _ODD_CONTROL))
-    return head.startswith(_BINARY_MAGIC) or head.count(0) > 0.2 * len(head) or odd > 0.05 * len(head)
+    return head.count(0) > 0.2 * len(head) or odd > 0.05 * len(head)

@@ -15,8 +15,7 @@ from ai_detect.tables import Int8Array, Int32Array, Int64Array
 @dataclass(frozen=True)
 class MessageBlock:
     """Neighbouring messages, of one file or of several; text i is `data[begins[i]:ends[i]]`, UTF-8 with surrogates
-    passed, and `byte_words.SLACK` bytes follow the last. Texts, and what is said of them, are there until the next
-    block is asked for.
+    passed, and `byte_words.SLACK` bytes follow the last. All is there until the next block is asked for.
 
     A text is left out (it is never empty) where `LineShapes.of_text` says that its line is enough, which begins at
     `lines[begins[i]]`.

@@ -75,5 +75,5 @@ def without_key(text: str, key: str, begins_text: bool) -> str:
 def file_keys(sources: Sequence[LogSource]) -> dict[str, str]:
     """A short distinct name for each file: its path below the folder that all share."""
     paths = {source.path: os.path.abspath(source.path) for source in sources}
-    folder = os.path.commonpath([os.path.dirname(path) for path in paths.values()])
-    return {name: os.path.relpath(path, folder).replace(os.sep, "/") for name, path in paths.items()}
+    folder = os.path.join(os.path.commonpath({os.path.dirname(path) for path in paths.values()}), "")
+    return {name: path.removeprefix(folder).replace(os.sep, "/") for name, path in paths.items()}

@@ -65,16 +65,12 @@ def _blocks_of_batches(reader: MessageReader, keys: ByteDictionary) -> Iterator[
         texts = [text.encode("utf-8", "surrogatepass") for text in batch.text]
         lengths = np.fromiter(map(len, texts), np.int64, len(texts))
         ends = np.cumsum(lengths)
-        sessions = [
-            NO_SESSION if key is None else keys.number(key.encode("utf-8", "surrogatepass"))
-            for key in batch.session_key
-        ]
         yield MessageBlock(
             np.array(batch.offset, np.int64),
             np.array(batch.line, np.int32),
             np.array(batch.timestamp, np.int64),
             np.array(batch.level, np.int8),
-            np.array(sessions, np.int32),
+            keys.numbers_or(NO_SESSION, batch.session_key),
             np.frombuffer(bytearray(b"".join(texts) + bytes(SLACK)), np.uint8),
             ends - lengths,
             ends,
@@ -99,4 +95,4 @@ def _masked_by_miner(
     block: MessageBlock, miner: TemplateMiner, texts: ByteDictionary
 ) -> tuple[Int32Array, MaskedValues]:
     masked, values = miner.mask([block.text(row) for row in range(len(block))])
-    return np.array([texts.number(text.encode("utf-8", "surrogatepass")) for text in masked], np.int32), values
+    return texts.numbers([text.encode("utf-8", "surrogatepass") for text in masked]), values

@@ -34,8 +34,8 @@ PIECES = st.sampled_from([
     "1a2b3c4d", "DEAD12AB", "deadBEE1", "1234567d", "1234567B", "12345e12", "12345e1d", "12345e1234", "1e345678", "9f",
     "0X1f2", "4322e581", "1e38", "1e39", "1e-46", "1e-90", "-7e99", "feed0123-", "1a" * 33, "a" * 65 + "1",
     "7h", "12-34-56-78-9a-bc", "12:34:56:78:9a:bc", "01/Jan/2024", "12/", "2024-",
-    " ", " deadbee1", "=1a2b3c4d", "(cafe12345", "::f:", "::", "0:", "a:", "f", "11e1dc1a1", "1234e12d", "1234e567", "0xbee",
-    "\t0a0a0a0a0a", " 1e1e1e1e1", "DEADBEE1",
+    " ", " deadbee1", "=1a2b3c4d", "(cafe12345", "::f:", "::", "0:", "a:", "f", "11e1dc1a1", "1234e12d", "1234e567",
+    "0xbee", "\t0a0a0a0a0a", " 1e1e1e1e1", "DEADBEE1",
 ])  # fmt: skip
 TEXTS = st.lists(PIECES, max_size=9).map("".join) | st.text(st.characters(max_codepoint=127), max_size=40)
 
@@ -141,3 +141,23 @@ def test_the_dictionary_grows_and_long_texts_are_left_to_python() -> None:
 def test_masks_that_only_python_can_apply_are_refused(masks: Masks) -> None:
     with pytest.raises(UnknownPattern):
         ByteMasker(masks, ByteDictionary())
+
+
+def test_hexadecimal_words() -> None:
+    """Words that are of one shape are masked as each is alone, whatever stands around them."""
+    before = [
+        "", "=", "(", ":", "0:", "a:", "::", "::f:", "f::a:", "x::f:", "1.2.3.4:", "12:", "12:34:", ",", "1,", ".",
+        "1.", "-", "_", "a-", "/", "/a/", "a@", "http://", "+", "-1:", "#", "2024-05-06 ", "Jan ", "12:13:14 ",
+        "12:13:14.", "deadbeef-", "1f:2e:3d:4c:5b:", "A-z_0123456789abcdefZ-",
+    ]  # fmt: skip
+    words = [
+        "deadbee1", "1eadbee1", "eeeeeee1", "1234567d", "1e1e1e1e", "1234e123", "123e123d", "12345678", "deadbeef",
+        "DEADBEE1", "dEADBEE1", "0xdeadb1", "0x123456", "0xfffffg", "0x12-456", "123456789012", "deadbee11111",
+        "1111eeee1111",
+    ]  # fmt: skip
+    after = ["", " x", "-", ":", ".", ".5", "@x.y", "/b", "-1234-1234-1234-123456789abc", ",5", "g", "%"]
+    texts = [f"{a}{word}{b}" for a in before for b in after for word in words]
+    dictionary = ByteDictionary()
+    masker, seen = ByteMasker(DEFAULT_MASKS, dictionary), list[str]()
+    for _ in range(3):
+        check_batch(DEFAULT_MASKS, masker, dictionary, texts, seen)
