@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 from typing import Any
 
@@ -264,6 +265,24 @@ def test_many_traces(tmp_path: Path) -> None:
     head = HADOOP.format(clock="10:00:00", level="INFO", text="order {} of blk_{}")
     lines = [f"{head.format(i, i % 77)}\n{TRACE if i % 3 else PYTHON_TRACE}" for i in range(9000)]
     same(write(tmp_path, "\n".join(lines)), log_format="hadoop", session_regex=r"blk_-?\d+")
+
+
+@pytest.mark.parametrize("layout", ["hadoop", "plain"])
+def test_small_files_that_share_blocks(tmp_path: Path, layout: str) -> None:
+    """What a file ends with does not reach into the next: lines without newline, traces, blanks, times, compression."""
+    (tmp_path / "logs").mkdir()
+    head = HADOOP.format(clock="10:00:{:02d}", level="INFO", text="order {} of blk_{}")
+    parts = ["\n", "\n\n \n", TRACE, "", "caf\u00e9\n", " at a.b(c)\n", head.format(59, 1, 1) + "\r\n"]
+    for i in range(60):
+        lines = "\n".join(head.format(59 - i + j % 7, j, i) for j in range(i % 9))
+        content = parts[i % 3] + lines + parts[i % 7] + ("\n" if i % 2 else "")
+        name = f"{'abc'[i % 3]}{i // 9}.log.{i}" if i % 5 else f"d{i}.log"
+        raw = (content or "x").encode()
+        write(tmp_path / "logs", gzip.compress(raw) if i % 11 == 10 else raw, name)
+    lines = [head.format(i % 60, i, i % 7) for i in range(12_000)]
+    write(tmp_path / "logs", "\n".join(lines), "b3.log.5")
+    same(tmp_path / "logs", log_format=layout, session_by_file=True)
+    same(tmp_path / "logs", log_format=layout, session_regex=r"blk_\d+")
 
 
 def test_columns_grow_with_the_texts(tmp_path: Path) -> None:
