@@ -10,7 +10,7 @@ import numpy as np
 from ai_detect import scratch
 from ai_detect.ingest.byte_words import last_word, word_at
 from ai_detect.ingest.compiled import compiled, copy_bytes, inlined
-from ai_detect.tables import Int32Array, StringColumn
+from ai_detect.tables import Int32Array, Int64Array, StringColumn
 
 #: The number of a string for which there is no room: `ByteDictionary.grow` and try again.
 NO_ROOM = -1
@@ -59,18 +59,16 @@ class ByteDictionary:
 
     def number(self, string: bytes) -> int:
         """The number of a string, a new one where it was not seen before."""
-        data = np.frombuffer(bytearray(string), np.uint8)  # of what can be written, as compiled code is made for
-        while (found := int(number_of(*self.arrays, data, 0, len(string)))) == NO_ROOM:
-            self.grow()
-        return found
+        return int(self._numbered(string, np.array([len(string)], np.int64))[0])
 
     def numbers(self, strings: Sequence[bytes]) -> Int32Array:
         """`number` of several strings, in this order."""
-        data = np.frombuffer(bytearray(b"".join(strings)), np.uint8)
-        ends = np.cumsum([len(string) for string in strings], dtype=np.int64)
-        found = np.empty(len(strings), np.int32)
-        n = 0
-        while (n := _number_all(self.arrays, data, ends, n, found)) < len(strings):
+        return self._numbered(b"".join(strings), np.cumsum([len(string) for string in strings], dtype=np.int64))
+
+    def _numbered(self, content: bytes, ends: Int64Array) -> Int32Array:
+        data = np.frombuffer(bytearray(content), np.uint8)  # compiled code is made for what can be written
+        found, n = np.empty(len(ends), np.int32), 0
+        while (n := _number_all(self.arrays, data, ends, n, found)) < len(ends):
             self.grow()
         return found
 

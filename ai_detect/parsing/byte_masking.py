@@ -34,7 +34,7 @@ from ai_detect.parsing.text_shapes import (
     keep_in_line,
     keep_masks,
 )
-from ai_detect.parsing.values import PACKED, MaskedValues, packed
+from ai_detect.parsing.values import LARGEST, MaskedValues, packed
 from ai_detect.tables import MAX_VALUES, Int32Array
 
 #: Longer texts are left to `Masks.mask`.
@@ -65,7 +65,7 @@ class MaskedColumns(NamedTuple):
 
     text: np.ndarray  # (n,) int32, number in the dictionary
     counts: np.ndarray  # (n,) int8
-    number: np.ndarray  # (n * MAX_VALUES,) float64
+    number: np.ndarray  # (n * MAX_VALUES,) float32
     key: np.ndarray  # (n * MAX_VALUES,) uint32
     used: np.ndarray  # (2,) int64
 
@@ -113,7 +113,7 @@ class ByteMasker:
         if forget_shapes(self._shapes):
             block.shapes.of_text[:] = 0
         n_values = columns.used[1]
-        values = MaskedValues.of_columns(columns.counts[:n], columns.number[:n_values], columns.key[:n_values])
+        values = MaskedValues(columns.counts[:n], columns.number[:n_values], columns.key[:n_values])
         return columns.text[:n], values
 
     def _mask_one(self, block: MessageBlock, columns: MaskedColumns) -> None:
@@ -121,12 +121,12 @@ class ByteMasker:
         row, n_values = (int(used) for used in columns.used)
         text = block.text(row)
         masked, originals = self._masks.mask(text)
-        values = np.frombuffer(packed(originals[:MAX_VALUES]), PACKED)
+        values = MaskedValues.of([packed(originals[:MAX_VALUES])])
+        after = n_values + int(values.counts[0])
         columns.text[row] = self._texts.number(masked.encode("utf-8", "surrogatepass"))
-        columns.counts[row] = len(values)
-        columns.number[n_values : n_values + len(values)] = values["number"]
-        columns.key[n_values : n_values + len(values)] = values["key"]
-        columns.used[:] += 1, len(values)
+        columns.counts[row] = values.counts[0]
+        columns.number[n_values:after], columns.key[n_values:after] = values.number, values.key
+        columns.used[:] = row + 1, after
 
 
 def _empty_columns(n: int) -> MaskedColumns:
@@ -134,7 +134,7 @@ def _empty_columns(n: int) -> MaskedColumns:
     return MaskedColumns(
         np.empty(n, np.int32),
         np.empty(n, np.int8),
-        np.empty(n * MAX_VALUES, np.float64),
+        np.empty(n * MAX_VALUES, np.float32),
         np.empty(n * MAX_VALUES, np.uint32),
         np.zeros(2, np.int64),
     )
@@ -219,7 +219,7 @@ def mask_texts(
                 )
                 if not is_known:
                     return _LEFT
-                out_number[np.uint64(first_value + n_values)] = number
+                out_number[np.uint64(first_value + n_values)] = number if abs(number) <= LARGEST else np.nan
                 out_key[np.uint64(first_value + n_values)] = key
                 n_values += 1
             out_text[row] = known[0] - 1
@@ -247,7 +247,7 @@ def mask_texts(
                     is_known, number, key = known_value(data, found, last, mask_kind[mask])
                     if not is_known:
                         return _LEFT
-                    out_number[first_value + n_values] = number
+                    out_number[first_value + n_values] = number if abs(number) <= LARGEST else np.nan
                     out_key[first_value + n_values] = key
                     n_values += 1
                 if masked == VARIES:
@@ -303,7 +303,7 @@ def mask_texts(
                     is_known, number, key = value_of(data, at, found)
                     if not is_known:
                         return _LEFT
-                    out_number[first_value + n_values] = number
+                    out_number[first_value + n_values] = number if abs(number) <= LARGEST else np.nan
                     out_key[first_value + n_values] = key
                     n_values += 1
                 if n_before + n_masks < len(mask_begins):

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 #: Bytes of a log from which on machine code that is kept is loaded (0.3 s), and is made where none is kept (ten s).
-_WORTH_LOADING = 8 << 20
+_WORTH_LOADING = 6 << 20
 _WORTH_COMPILING = 64 << 20
 
 

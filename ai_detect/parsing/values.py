@@ -106,12 +106,7 @@ class MaskedValues:
         """The values of messages, each as `packed` gives them."""
         counts = np.fromiter(map(len, messages), np.int64, len(messages)) // PACKED.itemsize
         values = np.frombuffer(b"".join(messages), PACKED)
-        return cls.of_columns(counts.astype(np.int8), values["number"], values["key"].astype(np.uint32))
-
-    @classmethod
-    def of_columns(cls, counts: Int8Array, number: Float64Array, key: UInt32Array) -> MaskedValues:
-        """The values of messages that hold `counts` of them; numbers as `number_and_word` gives them."""
-        return cls(counts, _float32(number), key)
+        return cls(counts.astype(np.int8), _float32(values["number"]), values["key"].astype(np.uint32))
 
 
 class GrowingValues:
