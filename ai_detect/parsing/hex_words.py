@@ -89,9 +89,9 @@ def _hide(shape: np.ndarray, begin: int, end: int) -> None:
     """Make the word equal that begins here."""
     previous = int(shape[np.uint64(begin - 1)]) if begin > 0 else 32
     before = int(shape[np.uint64(begin - 2)]) if begin > 1 else 32
-    if shape[np.uint64(begin + 1)] | 32 == 120:  # x
+    if begin + 2 < end and shape[np.uint64(begin + 1)] | 32 == 120:  # x
         first = np.uint64(begin + 2)
-        inside = _below(np.uint64(max(0, end - begin - 2)))
+        inside = _below(np.uint64(end - begin - 2))
         length = _run((range_bits(shape, first, 0, 48, 10) | range_bits(shape, first, 32, 97, 6)) & inside)
         last = np.int64(first + length)
         is_word = _NONE < length < _MOST and (last >= end or not _is_alnum(shape[np.uint64(last)]))
