@@ -310,18 +310,23 @@ class _ColumnReader:
         self._columns = with_room(self._columns, 2, int(self._columns.used[1]) + needed)
 
     def _hand_on(self, lines: np.ndarray) -> Iterator[MessageBlock]:
-        """Hand on what there is but for the last message, which may go on in the next line."""
+        """Hand on what there is but for the last message, which may go on in the next line, unless Python holds it:
+        then it is not here, and one that is may have left its text out.
+        """
         columns = self._columns
-        last = int(columns.used[0]) - 1
+        is_here = self._taker is None or not self._taker.batch.text
+        last = int(columns.used[0]) - is_here
         if last < 1:
             return
         yield self._block(lines, last)
-        begin, end = int(columns.begins[last]), int(columns.ends[last])
-        for column in columns[:6]:
-            column[0] = column[last]
-        columns.data[: end - begin] = columns.data[begin:end]
-        columns.begins[0], columns.ends[0] = 0, end - begin
-        columns.used[:] = 1, end - begin
+        columns.used[:] = 0
+        if is_here:
+            begin, end = int(columns.begins[last]), int(columns.ends[last])
+            for column in columns[:6]:
+                column[0] = column[last]
+            columns.data[: end - begin] = columns.data[begin:end]
+            columns.begins[0], columns.ends[0] = 0, end - begin
+            columns.used[:] = 1, end - begin
 
     def _block(self, lines: np.ndarray, n: int) -> MessageBlock:
         """The first n messages of the columns."""

@@ -102,6 +102,15 @@ def test_a_mask_may_tell_digits_apart_before_its_name_or_the_session_token(tmp_p
     same(log, miner, log_format="plain", session_regex=r"(\[k\d\])")
 
 
+def test_traces_that_go_over_the_ends_of_blocks(tmp_path: Path) -> None:
+    """The messages before a trace that goes on in the next block keep their texts, which are known from their lines."""
+    line = "2026-01-31 10:00:{:02d},001 INFO [main] org.own.App: order of {} took {} ms\n"
+    trace = "\u00e9chec\n" + "\tat org.own.Stock.take(Stock.java:12)\n" * 20  # which only Python reads
+    log = tmp_path / "a.log"
+    log.write_text("".join(line.format(i % 60, "abc"[i % 3], i % 10) + trace * (i % 3 == 2) for i in range(3000)))
+    assert len(same(log, log_format="hadoop").texts) == 3
+
+
 def test_shapes_are_forgotten_where_there_is_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (line_shapes, text_shapes):
         monkeypatch.setattr(module, "_MOST_SHAPES", 8)
