@@ -107,10 +107,13 @@ def put_cut(
     """
     found[CUT], found[HEAD], found[HEAD_END] = CUT_ANEW, begin - line, end - line
     n_key = key_end - key_begin
-    is_number = n_key > 0
+    may_be_number, is_hidden = n_key > 0, False
     for i in range(key_begin, key_end):
-        is_number = is_number and 48 <= data[i] <= 57
-    if is_number and begins_text:
+        is_hidden = is_hidden or shapes[i] >= 128
+        may_be_number = may_be_number and (shapes[i] >= 128 or 48 <= shapes[i] <= 57)
+    goes_on = (key_begin > begin and IS_ALNUM[data[key_begin - 1]]) or (key_end < end and IS_ALNUM[data[key_end]])
+    is_number = may_be_number and (not is_hidden or goes_on)  # a whole word has letters, a part of it may have none
+    if is_number and (begins_text or is_hidden):
         return
     n_places = 0
     if n_key > 0 and not is_number:

@@ -111,6 +111,16 @@ def test_traces_that_go_over_the_ends_of_blocks(tmp_path: Path) -> None:
     assert len(same(log, log_format="hadoop").texts) == 3
 
 
+@pytest.mark.parametrize("regex", [r"rq=(\w{4})", r"x(\w+)", r"^\w{4}", r"=(\w+)"])
+def test_a_key_may_be_part_of_a_hexadecimal_word(tmp_path: Path, regex: str) -> None:
+    """A key of digits alone is left in the text, others are taken out; the lines are of one shape."""
+    log = tmp_path / "a.log"
+    for keys in (("1234", "abcd"), ("abcd", "1234")):
+        lines = [line.format(key) for key in keys for line in ("rq={0}ab12 of abcd", "0x{0} of abcd") for _ in range(4)]
+        log.write_text("\n".join(lines))
+        same(log, log_format="plain", session_regex=regex)
+
+
 def test_shapes_are_forgotten_where_there_is_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (line_shapes, text_shapes):
         monkeypatch.setattr(module, "_MOST_SHAPES", 8)
