@@ -120,7 +120,7 @@ def _as_text(
 
 
 def is_plain(head: bytes) -> bool:
-    """Whether a file that begins so, with 6 bytes or more, is neither compressed nor in a wide encoding."""
+    """Whether a file of which this is all, or 6 bytes and more, is neither compressed nor in a wide encoding."""
     return not head.startswith((_GZIP, _ZSTD, _BZIP2, _XZ)) and byte_order_encoding(head) is None
 
 

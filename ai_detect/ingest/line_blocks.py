@@ -15,10 +15,8 @@ from ai_detect.ingest.byte_stream import is_plain, open_text
 from ai_detect.ingest.byte_words import SLACK, places_of
 from ai_detect.ingest.column_arrays import BYTES, END, LINE, OFFSET, Lines
 from ai_detect.ingest.log_sources import LogSource
-from ai_detect.ingest.whole_lines import whole_lines
+from ai_detect.ingest.whole_lines import BLOCK_BYTES, whole_lines
 
-#: Bytes that are read at once; more would not stay in the processor's cache. Files of more are read in parts.
-_BLOCK_BYTES = 1 << 18
 _NEWLINE = 10
 
 
@@ -50,7 +48,7 @@ class LineBlocks:
         self._hide = hide
         self._shapes = np.empty(0, np.uint8)
         self._bounds = np.empty(0, np.int64)
-        self._small = bytearray(2 * _BLOCK_BYTES + SLACK)
+        self._small = bytearray(2 * BLOCK_BYTES + SLACK)
         self._sizes: list[int] = []  # bytes of the files that are in it
         self._ends: list[int] = []  # where they end there, each with a newline
 
@@ -60,20 +58,20 @@ class LineBlocks:
             if not self._takes(source):
                 yield from self._small_files(index)
                 yield from self._parts(index, source)
-            elif self._ends[-1] > _BLOCK_BYTES:
+            elif self._ends[-1] > BLOCK_BYTES:
                 yield from self._small_files(index + 1)
         yield from self._small_files(len(self._sources))
 
     def _takes(self, source: LogSource) -> bool:
-        """Read a small file as it is stored after those that were read before; whether it is such a file."""
+        """Read a file below a block, as it is stored, after those that were read before; whether it is such a file."""
         if source.begin or source.end is not None or stores.is_address(source.file):
             return False
         begin = self._ends[-1] if self._ends else 0
-        room = memoryview(self._small)[begin : begin + _BLOCK_BYTES]
+        room = memoryview(self._small)[begin : begin + BLOCK_BYTES]
         try:
             with io.FileIO(source.file) as file:
                 n = file.readinto(room)
-                if not 0 < n < len(room) or file.readinto(room[n:]) or not is_plain(bytes(room[:6])):
+                if not 0 < n < len(room) or file.readinto(room[n:]) or not is_plain(bytes(room[: min(n, 6)])):
                     return False
         except OSError:  # whoever opens it again says what is wrong
             return False
@@ -105,7 +103,7 @@ class LineBlocks:
         with open_text(source.file, source.path, self._encoding) as (content, stored, encoding):
             if source.begin:
                 stored.seek(source.begin)
-            for start, end, chunk in whole_lines(content, source.begin, source.end, _BLOCK_BYTES, SLACK):
+            for start, end, chunk in whole_lines(content, source.begin, source.end, SLACK):
                 lines = self._lines(chunk.obj, len(chunk), 1)
                 lines.files[0] = len(lines.bounds) - 1, start, line, 0, end - start
                 line += len(lines.bounds) - 1

@@ -279,10 +279,6 @@ class LineTaker:
         self.batch = last
         return batch
 
-    def show(self, line: str) -> None:
-        """Let the next line's time be read as the one after this line's, which was taken elsewhere."""
-        self._scan(line)
-
     def take(self, offset: int, number: int, line: str) -> Attributes:
         """Take the next line; returns the fields of its header."""
         counters, batch, find_key = self._counters, self.batch, self._find_key

@@ -9,20 +9,20 @@ from ai_detect.ingest.byte_stream import ByteStream
 
 #: What is kept of a line.
 MAX_LINE_BYTES = 1 << 20
-#: What is read at once.
+#: What is read at once; more would not stay in the processor's cache.
 BLOCK_BYTES = 1 << 18
 
 
 def whole_lines(
-    content: ByteStream, start: int = 0, stop: int | None = None, block_bytes: int = BLOCK_BYTES, slack: int = 0
+    content: ByteStream, start: int = 0, stop: int | None = None, slack: int = 0
 ) -> Iterator[tuple[int, int, memoryview]]:
     """(byte offset, that of the next line, whole lines without the last newline) of what `content` has left, up to the
     byte `stop`; of an endless line only the beginning is kept in memory.
 
     The lines lie at the beginning of one buffer that is used again and again: new memory costs more than reading into
-    old. `block_bytes` are read at once, and at least `slack` bytes follow the lines.
+    old. At least `slack` bytes follow the lines.
     """
-    buffer = _Buffer(content, None if stop is None else stop - start, block_bytes, slack)
+    buffer = _Buffer(content, None if stop is None else stop - start, slack)
     while buffer.fill():
         cut = buffer.bytes.rfind(b"\n", 0, buffer.n_used)
         if cut >= 0:
@@ -49,12 +49,11 @@ def whole_lines(
 class _Buffer:
     """What was read and not yet dropped: `bytes[:n_used]`, also seen as `view`."""
 
-    def __init__(self, content: ByteStream, n_bytes: int | None, block_bytes: int, slack: int) -> None:
+    def __init__(self, content: ByteStream, n_bytes: int | None, slack: int) -> None:
         self._content = content
         self._n_left = n_bytes  # to be read, None for all there is
-        self._block_bytes = block_bytes
         self._slack = slack
-        self._make(2 * block_bytes + slack)
+        self._make(2 * BLOCK_BYTES + slack)
         self.n_used = 0
 
     def _make(self, size: int) -> None:
@@ -63,11 +62,11 @@ class _Buffer:
 
     def fill(self) -> bool:
         """Read a block more; whether there was any."""
-        if self.n_used + self._block_bytes + self._slack > len(self.bytes):
+        if self.n_used + BLOCK_BYTES + self._slack > len(self.bytes):
             former = self.view[: self.n_used]
             self._make(2 * len(self.bytes))
             self.view[: self.n_used] = former
-        wanted = self._block_bytes if self._n_left is None else min(self._block_bytes, self._n_left)
+        wanted = BLOCK_BYTES if self._n_left is None else min(BLOCK_BYTES, self._n_left)
         into = self.view[self.n_used : self.n_used + wanted]
         if isinstance(self._content, io.BufferedIOBase):
             n_read = self._content.readinto(into)

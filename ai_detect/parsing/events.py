@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: Bytes of a log from which on machine code that is kept is loaded (0.3 s), and is made where none is kept (ten s).
+#: Bytes of a log from which on machine code that is kept is loaded (0.3 s), and is made where none is kept (twenty s).
 _WORTH_LOADING = 6 << 20
 _WORTH_COMPILING = 64 << 20
 
@@ -115,7 +115,7 @@ def _read_messages(reader: MessageReader, miner: TemplateMiner, learns: bool) ->
         is_ready = compiled_columns.is_ready()
         if is_ready or (n_bytes >= _WORTH_COMPILING and compiled_columns.CAN_COMPILE):
             if not is_ready:
-                logger.info("compiling the parser for this machine, once; it takes some ten seconds")
+                logger.info("compiling the parser for this machine, once; it takes some twenty seconds")
             return compiled_columns.read_messages(reader, miner, learns)
     return read_plainly(reader, miner, learns)
 
