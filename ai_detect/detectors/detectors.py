@@ -89,7 +89,7 @@ class TailDetector:
 
 
 class InNats:
-    """A detector that sees in each column -ln of the share of training sessions that lie as far out, on either side.
+    """A detector that sees in each column -ln of the share of training sessions with as high a number.
 
     Distances then weigh columns of any scale alike. A column says no more than training can show, so that one number
     alone does not decide.
@@ -97,14 +97,12 @@ class InNats:
 
     def __init__(self, detector: Detector) -> None:
         self._detector = detector
-        self._tails: list[tuple[TailCalibration, TailCalibration]] = []
+        self._tails: list[TailCalibration] = []
 
     def fit(self, reference: Reference) -> None:
         """Learn the distribution of every column, and let the detector learn from the nats."""
-        self._tails = [
-            (TailCalibration.fit(column, reference.weights), TailCalibration.fit(-column, reference.weights))
-            for column in reference.rows.T.astype(np.float64)
-        ]
+        columns = reference.rows.T.astype(np.float64)
+        self._tails = [TailCalibration.fit(column, reference.weights) for column in columns]
         self._detector.fit(Reference(self._nats(reference.rows), reference.weights))
 
     def decision_function(self, rows: Float32Array) -> Float64Array:
@@ -113,7 +111,7 @@ class InNats:
 
     def _nats(self, rows: Float32Array) -> Float32Array:
         columns = zip(self._tails, rows.T.astype(np.float64), strict=True)
-        nats = [np.maximum(right.supported(column), left.supported(-column)) for (right, left), column in columns]
+        nats = [tail.supported(column) for tail, column in columns]
         return np.ascontiguousarray(np.stack(nats, axis=1), np.float32)
 
 
