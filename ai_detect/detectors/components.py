@@ -60,7 +60,6 @@ COMPONENTS = (
     Component("reconstruction", "surprise", 0.5),
     Component("knn", "extremes", 2.0, in_ensemble=False, in_nats=True),
     Component("lof", "presence", 1.0, in_ensemble=False),
-    Component("lof", "extremes", 0.5, in_ensemble=False, in_nats=True),
     Component("lof", "embedding", 0.2, in_ensemble=False),
     Component("iforest", "extremes", 2.0, in_ensemble=False),
     Component("iforest", "embedding", 0.2, in_ensemble=False),
